@@ -1,0 +1,163 @@
+"""The ready index: which tasks could start now, in the order in which they should.
+
+One sorted set for each (queue, project), so that what is blocked for one project is never scanned for another. The
+index can be rebuilt from MongoDB at any time; an entry too many is dropped when its grant fails, one too few is added
+by reconciliation.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from codefleet.domain.priority import ready_score
+from codefleet.domain.queues import Queue
+from codefleet.domain.tasks import Task
+from codefleet.queueing.redis import translated
+
+# KEYS[1] projects of the queue, KEYS[2] taken; ARGV[1] prefix of the sorted sets, ARGV[2] how many, ARGV[3] now (ms).
+# Moves the best tasks of all projects from the index to `taken` and returns their ids. Ties go to the smaller id.
+_TAKE = """
+local heads = {}
+local function head(project)
+  local first = redis.call('ZRANGE', ARGV[1] .. project, 0, 0, 'WITHSCORES')
+  if first[1] then
+    heads[project] = {first[1], tonumber(first[2])}
+  else
+    heads[project] = nil
+    redis.call('SREM', KEYS[1], project)
+  end
+end
+for _, project in ipairs(redis.call('SMEMBERS', KEYS[1])) do head(project) end
+local ids = {}
+while #ids < tonumber(ARGV[2]) do
+  local best = nil
+  for project, candidate in pairs(heads) do
+    local leader = best and heads[best]
+    if not leader or candidate[2] < leader[2] or (candidate[2] == leader[2] and candidate[1] < leader[1]) then
+      best = project
+    end
+  end
+  if not best then break end
+  local id = heads[best][1]
+  ids[#ids + 1] = id
+  redis.call('ZREM', ARGV[1] .. best, id)
+  redis.call('ZADD', KEYS[2], ARGV[3], id)
+  head(best)
+end
+return ids
+"""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's place in the index; the lowest score goes first."""
+
+    task_id: str
+    queue: Queue
+    project_id: str
+    score: float
+
+
+def entry_of(task: Task) -> Entry:
+    waiting_since = task.scheduled_at or task.created_at
+    return Entry(
+        task_id=task.task_id,
+        queue=task.queue,
+        project_id=task.project_id,
+        score=ready_score(task.effective_priority, waiting_since),
+    )
+
+
+class ReadyIndex:
+    """Every method raises UnavailableError while Redis is away."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}:ready"
+        self._taken = f"{prefix}:taken"
+        self._marker = f"{prefix}:indexed"
+        self._take = redis.register_script(_TAKE)
+
+    async def add(self, entries: Iterable[Entry]) -> None:
+        """Adds tasks; one that is there keeps one place, with its latest score."""
+        scores: dict[tuple[Queue, str], dict[str, float]] = defaultdict(dict)
+        for entry in entries:
+            scores[entry.queue, entry.project_id][entry.task_id] = entry.score
+        if not scores:
+            return
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for (queue, project_id), members in scores.items():
+                    pipeline.zadd(self._tasks_key(queue) + project_id, members)
+                    pipeline.sadd(self._projects_key(queue), project_id)
+                await pipeline.execute()
+
+    async def remove(self, task: Task) -> None:
+        with translated():
+            await self._redis.zrem(self._tasks_key(task.queue) + task.project_id, task.task_id)
+
+    async def take(self, queue: Queue, count: int, *, now_milliseconds: int) -> list[str]:
+        """Takes the `count` best tasks of a queue off the index, best first, in one atomic step.
+
+        They stay in `taken` until `forget_taken`, so that a scheduler that dies with them in hand loses nothing.
+        """
+        with translated():
+            taken = await self._take(
+                keys=[self._projects_key(queue), self._taken],
+                args=[self._tasks_key(queue), count, now_milliseconds],
+            )
+        return [task_id.decode() for task_id in cast("list[bytes]", taken)]
+
+    async def forget_taken(self, task_ids: Iterable[str]) -> None:
+        ids = list(task_ids)
+        if ids:
+            with translated():
+                await self._redis.zrem(self._taken, *ids)
+
+    async def taken_before(self, milliseconds: int) -> list[str]:
+        """Tasks that were taken before that time and that nobody has accounted for."""
+        with translated():
+            found = await self._redis.zrangebyscore(self._taken, 0, milliseconds, start=0, num=1000)
+        return [task_id.decode() for task_id in cast("list[bytes]", found)]
+
+    async def missing(self, entries: list[Entry]) -> list[Entry]:
+        """Those of `entries` that are neither in the index nor taken."""
+        if not entries:
+            return []
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for entry in entries:
+                    pipeline.zscore(self._tasks_key(entry.queue) + entry.project_id, entry.task_id)
+                    pipeline.zscore(self._taken, entry.task_id)
+                scores = await pipeline.execute()
+        return [
+            entry
+            for entry, indexed, taken in zip(entries, scores[::2], scores[1::2], strict=True)
+            if indexed is None and taken is None
+        ]
+
+    async def depth(self, queue: Queue) -> int:
+        """How many tasks of a queue are in the index."""
+        with translated():
+            projects = cast("set[bytes]", await self._redis.smembers(self._projects_key(queue)))
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for project in projects:
+                    pipeline.zcard(self._tasks_key(queue) + project.decode())
+                return sum(await pipeline.execute())
+
+    async def is_whole(self) -> bool:
+        """False once Redis has lost its data since `mark_whole`."""
+        with translated():
+            return bool(await self._redis.exists(self._marker))
+
+    async def mark_whole(self) -> None:
+        with translated():
+            await self._redis.set(self._marker, 1)
+
+    def _projects_key(self, queue: Queue) -> str:
+        return f"{self._prefix}:{queue}"
+
+    def _tasks_key(self, queue: Queue) -> str:
+        return f"{self._prefix}:{queue}:"

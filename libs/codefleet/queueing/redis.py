@@ -1,0 +1,41 @@
+"""The connection to Redis, and the seam at which its errors become ours."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from codefleet.errors import UnavailableError
+
+CONNECT_SECONDS = 1.0
+REPLY_SECONDS = 2.0
+"""A Redis that hangs is treated as away after this long; nothing in Redis is worth waiting longer for."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises UnavailableError where redis-py says that Redis is away, loading, full or read-only."""
+    try:
+        yield
+    except (exceptions.RedisError, OSError) as error:
+        raise UnavailableError("Redis is away; try again shortly") from error
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator["Redis"]:
+    """A client whose calls fail soon rather than wait: callers go on without Redis and reconcile later."""
+    client = Redis.from_url(
+        url,
+        decode_responses=False,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=REPLY_SECONDS,
+        retry=Retry(NoBackoff(), 1),
+        health_check_interval=15,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()

@@ -1,0 +1,89 @@
+"""What every service process is made of: settings, logs, signals and open stores."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+import uvloop
+from redis.asyncio import Redis
+
+from codefleet.errors import ConfigurationError
+from codefleet.observability.logging import configure_logging
+from codefleet.queueing.ready_index import ReadyIndex
+from codefleet.queueing.redis import open_redis
+from codefleet.queueing.streams import StreamWriter
+from codefleet.settings import Settings, load_settings
+from codefleet.storage.api_keys import ApiKeyRepository
+from codefleet.storage.documents import DOCUMENTS
+from codefleet.storage.logs import LogRepository
+from codefleet.storage.mongo import Mongo, open_mongo
+from codefleet.storage.tasks import TaskRepository
+from codefleet.storage.workers import WorkerRepository
+
+log = structlog.get_logger(__name__)
+
+ServiceMain = Callable[[Settings, asyncio.Event], Awaitable[None]]
+_USAGE_ERROR = 2
+
+
+class Stores(msgspec.Struct, frozen=True, kw_only=True):
+    """The open stores of a process."""
+
+    mongo: Mongo
+    redis: Redis
+    tasks: TaskRepository
+    logs: LogRepository
+    workers: WorkerRepository
+    api_keys: ApiKeyRepository
+    ready: ReadyIndex
+    notices: StreamWriter
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Opens MongoDB, waiting until it answers, and a Redis client, which connects when it is first used."""
+    async with (
+        open_mongo(settings.mongo_url, settings.mongo_database, DOCUMENTS) as mongo,
+        open_redis(settings.redis_url) as redis,
+    ):
+        notices = StreamWriter(redis)
+        yield Stores(
+            mongo=mongo,
+            redis=redis,
+            tasks=TaskRepository(mongo),
+            logs=LogRepository(mongo),
+            workers=WorkerRepository(mongo),
+            api_keys=ApiKeyRepository(),
+            ready=ReadyIndex(redis, settings.redis_prefix),
+            notices=notices,
+        )
+        await notices.close()
+
+
+def run_service(name: str, main: ServiceMain) -> None:
+    """Runs a service until SIGTERM or SIGINT, which set the event that `main` is given. Ends the process."""
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        print(error.message, file=sys.stderr)  # noqa: T201 - logs are not set up yet
+        sys.exit(_USAGE_ERROR)
+    configure_logging(name, settings.log_format)
+    uvloop.run(_with_signals(main, settings))
+
+
+async def _with_signals(main: ServiceMain, settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await main(settings, stop)
+
+
+def announce_ready(**fields: object) -> None:
+    """Tells whoever started this process that it is up."""
+    log.info("service ready", pid=os.getpid(), **fields)

@@ -1,0 +1,77 @@
+"""Many small writes as few large ones, each caller answered when its own write is durable."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class GroupCommit(Generic[Item, Answer]):
+    """Gathers what is submitted while earlier batches are under way and commits it together.
+
+    `commit` gets a batch and returns one answer or exception for each item, in order; an exception that it raises is
+    the answer of the whole batch. A lone item is committed at once: grouping costs no waiting.
+
+    Args:
+        max_items: the largest batch.
+        max_batches: how many batches may be under way at the same time.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
+        *,
+        max_items: int = 256,
+        max_batches: int = 2,
+    ) -> None:
+        self._commit = commit
+        self._max_items = max_items
+        self._max_batches = max_batches
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._batches: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    async def submit(self, item: Item) -> Answer:
+        """The answer for `item` once its batch is durable; raises what `commit` said of it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._scheduled:
+            self._scheduled = True
+            # The rest of this turn of the loop joins the same batch.
+            loop.call_soon(self._start_batches)
+        return await future
+
+    async def drain(self) -> None:
+        """Returns when everything submitted so far has its answer."""
+        while self._batches or self._waiting:
+            await asyncio.sleep(0)
+            await asyncio.gather(*self._batches, return_exceptions=True)
+
+    def _start_batches(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._batches) < self._max_batches:
+            batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._batches.add(task)
+            task.add_done_callback(self._batch_done)
+
+    def _batch_done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._start_batches()
+
+    async def _run(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = await self._commit([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' answer
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():  # the caller gave up waiting
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
