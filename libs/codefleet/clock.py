@@ -33,3 +33,8 @@ def new_task_id() -> str:
     random_bits = int.from_bytes(os.urandom(8)) >> 2
     value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random_bits
     return str(UUID(int=value))
+
+
+def first_id_at(moment: datetime) -> str:
+    """A bound between ids: those made before `moment` sort before it, later ones after it."""
+    return str(UUID(int=int(moment.timestamp() * 1000) << 80))

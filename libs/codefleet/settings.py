@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks an executor process runs at the same time."""
     lease_seconds: float = 8.0
     heartbeat_seconds: float = 2.0
+    claim_seconds: float = 4.0
+    """How long a grant may stay unclaimed; a lost message costs this much."""
     tick_seconds: float = 0.25
     leader_lease_seconds: float = 4.0
     drain_seconds: float = 5.0

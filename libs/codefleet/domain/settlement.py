@@ -1,12 +1,13 @@
 """What becomes of a task when a run of it ends: the state, the error, the time of the next try. Pure decisions."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from codefleet.domain.outcomes import Cancelled, Failed, HandedBack, Outcome, Success, TimedOut
 from codefleet.domain.retry import MAX_LOSSES, ErrorClass, backoff_seconds, may_retry
-from codefleet.domain.states import State
+from codefleet.domain.states import TERMINAL, State
 from codefleet.domain.tasks import Task, TaskError
 
 
@@ -70,7 +71,7 @@ def settlement_of_loss(task: Task, now: datetime) -> Settlement:
     Such a task is tried again at once and loses no retry, but after MAX_LOSSES it is taken for the cause.
     """
     if task.state is State.RECEIVED:
-        return Settlement(state=State.PENDING, cause="its worker was lost before it started")
+        return Settlement(state=State.PENDING, cause="its worker was lost before it started", due_at=now)
     if task.state is State.CANCELLING:
         return Settlement(state=State.CANCELLED, cause="cancelled on request; its worker was lost")
     error = TaskError(
@@ -88,3 +89,26 @@ def settlement_of_loss(task: Task, now: datetime) -> Settlement:
         )
         return Settlement(state=State.FAILURE, cause=error.message, error=error, counts_as_loss=True)
     return Settlement(state=State.RETRY, cause=error.message, error=error, due_at=now, counts_as_loss=True)
+
+
+def settled_fields(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:
+    """The fields that end a lease, whoever ends it."""
+    fields: dict[str, Any] = {
+        "worker_id": None,
+        "lease_renewed_at": None,
+        "due_at": settlement.due_at,
+        "error": settlement.error,
+    }
+    if settlement.counts_as_retry:
+        fields["retry_count"] = task.retry_count + 1
+    if settlement.counts_as_loss:
+        fields["loss_count"] = task.loss_count + 1
+    if settlement.state in TERMINAL:
+        fields["completed_at"] = now
+    if task.attempts and task.attempts[-1].epoch == task.epoch:
+        fields |= {
+            f"attempts.{len(task.attempts) - 1}.ended_at": now,
+            f"attempts.{len(task.attempts) - 1}.outcome": settlement.state,
+            f"attempts.{len(task.attempts) - 1}.error": settlement.error,
+        }
+    return fields

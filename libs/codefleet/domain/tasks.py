@@ -87,6 +87,8 @@ class Task(msgspec.Struct, kw_only=True, rename={"task_id": "_id"}):
     user_id: str
     tags: list[str] = []
     idempotency_key: str | None = None
+    fingerprint: str | None = None
+    """Of the request that came with the idempotency key."""
 
     timeout_seconds: float = 3600.0
     max_retries: int = 3

@@ -1,5 +1,6 @@
 """A change of a task's state as a value: which move, on what condition, with which fields beside it."""
 
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
         actor: who causes it (`user:…`, `worker:…`, `scheduler`).
         fields: other fields that change with it, as stored names (dots reach into documents).
         appends: values pushed onto lists.
+        lease_as_of: if given, the move is made only while the lease has not been renewed since.
         renews_lease: the same write starts or renews the lease.
     """
 
@@ -31,6 +33,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     fields: dict[str, Any] = {}
     appends: dict[str, Any] = {}
+    lease_as_of: datetime | None = None
     renews_lease: bool = False
     id: str = msgspec.field(default_factory=lambda: uuid4().hex)
 

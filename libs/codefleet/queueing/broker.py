@@ -69,6 +69,10 @@ class GrantBroker(RedisBroker):
             ),
         )
 
+    def discard_inbox(self, worker_id: str) -> None:
+        """Drops what a worker that is no more has left in its inbox. Blocks for one round trip."""
+        self.flush(inbox_of(worker_id))
+
 
 def _waking_consumer(base: Any) -> Callable[..., Any]:
     class WakingConsumer(base):  # type: ignore[misc]

@@ -6,7 +6,7 @@ by reconciliation.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import msgspec
@@ -17,35 +17,34 @@ from codefleet.domain.queues import Queue
 from codefleet.domain.tasks import Task
 from codefleet.queueing.redis import translated
 
-# KEYS[1] projects of the queue, KEYS[2] taken; ARGV[1] prefix of the sorted sets, ARGV[2] how many, ARGV[3] now (ms).
-# Moves the best tasks of all projects from the index to `taken` and returns their ids. Ties go to the smaller id.
+# KEYS[1] taken, KEYS[2..] the projects of each queue; ARGV[1] how many, ARGV[2] now (ms), ARGV[3..] for each queue the
+# prefix of its sorted sets. Moves the best tasks of all these projects to `taken` and returns their ids; ties go to
+# the smaller id.
 _TAKE = """
 local heads = {}
-local function head(project)
-  local first = redis.call('ZRANGE', ARGV[1] .. project, 0, 0, 'WITHSCORES')
-  if first[1] then
-    heads[project] = {first[1], tonumber(first[2])}
-  else
-    heads[project] = nil
-    redis.call('SREM', KEYS[1], project)
+local function look(key)
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if first[1] then heads[key] = {first[1], tonumber(first[2])} else heads[key] = nil end
+  return first[1]
+end
+for queue = 2, #KEYS do
+  for _, project in ipairs(redis.call('SMEMBERS', KEYS[queue])) do
+    if not look(ARGV[queue + 1] .. project) then redis.call('SREM', KEYS[queue], project) end
   end
 end
-for _, project in ipairs(redis.call('SMEMBERS', KEYS[1])) do head(project) end
 local ids = {}
-while #ids < tonumber(ARGV[2]) do
-  local best = nil
-  for project, candidate in pairs(heads) do
-    local leader = best and heads[best]
-    if not leader or candidate[2] < leader[2] or (candidate[2] == leader[2] and candidate[1] < leader[1]) then
-      best = project
+while #ids < tonumber(ARGV[1]) do
+  local best, first
+  for key, head in pairs(heads) do
+    if not first or head[2] < first[2] or (head[2] == first[2] and head[1] < first[1]) then
+      best, first = key, head
     end
   end
   if not best then break end
-  local id = heads[best][1]
-  ids[#ids + 1] = id
-  redis.call('ZREM', ARGV[1] .. best, id)
-  redis.call('ZADD', KEYS[2], ARGV[3], id)
-  head(best)
+  ids[#ids + 1] = first[1]
+  redis.call('ZREM', best, first[1])
+  redis.call('ZADD', KEYS[1], ARGV[2], first[1])
+  look(best)
 end
 return ids
 """
@@ -98,15 +97,15 @@ class ReadyIndex:
         with translated():
             await self._redis.zrem(self._tasks_key(task.queue) + task.project_id, task.task_id)
 
-    async def take(self, queue: Queue, count: int, *, now_milliseconds: int) -> list[str]:
-        """Takes the `count` best tasks of a queue off the index, best first, in one atomic step.
+    async def take(self, queues: Sequence[Queue], count: int, *, now_milliseconds: int) -> list[str]:
+        """Takes the `count` best tasks of several queues off the index, best first, in one atomic step.
 
         They stay in `taken` until `forget_taken`, so that a scheduler that dies with them in hand loses nothing.
         """
         with translated():
             taken = await self._take(
-                keys=[self._projects_key(queue), self._taken],
-                args=[self._tasks_key(queue), count, now_milliseconds],
+                keys=[self._taken, *map(self._projects_key, queues)],
+                args=[count, now_milliseconds, *map(self._tasks_key, queues)],
             )
         return [task_id.decode() for task_id in cast("list[bytes]", taken)]
 

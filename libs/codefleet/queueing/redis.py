@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from codefleet.errors import UnavailableError
 
+_MAX_CONNECTIONS = 32
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
 """A Redis that hangs is treated as away after this long; nothing in Redis is worth waiting longer for."""
@@ -27,15 +28,18 @@ def translated() -> Iterator[None]:
 @asynccontextmanager
 async def open_redis(url: str) -> AsyncIterator["Redis"]:
     """A client whose calls fail soon rather than wait: callers go on without Redis and reconcile later."""
-    client = Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
-        decode_responses=False,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=REPLY_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=REPLY_SECONDS,
         retry=Retry(NoBackoff(), 1),
         health_check_interval=15,
     )
+    client = Redis(connection_pool=pool)
     try:
         yield client
     finally:
         await client.aclose()
+        await pool.aclose()

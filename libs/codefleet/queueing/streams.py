@@ -19,6 +19,8 @@ from codefleet.queueing.redis import REPLY_SECONDS, translated
 _MAX_NOTICES = 10_000
 _BLOCK_MILLISECONDS = int(REPLY_SECONDS * 1000 / 2)
 """Well below the socket's time-out, which would otherwise end every quiet wait as an error."""
+_EXPIRE_SECONDS = 24 * 3600
+"""Streams of workers that are no more go away by themselves."""
 _RECONNECT_SECONDS = 0.2
 _FIELD = b"n"
 
@@ -76,6 +78,8 @@ class StreamWriter:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for stream, payload in notices:
                     pipeline.xadd(stream, {_FIELD: payload}, maxlen=_MAX_NOTICES, approximate=True)
+                for stream in {stream for stream, _ in notices}:
+                    pipeline.expire(stream, _EXPIRE_SECONDS)
                 await pipeline.execute()
 
 

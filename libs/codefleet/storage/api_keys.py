@@ -7,6 +7,7 @@ import secrets
 
 from codefleet.clock import utc_now
 from codefleet.domain.identity import Identity, Role
+from codefleet.errors import UnauthenticatedError
 from codefleet.storage.documents import ApiKeyDocument
 from codefleet.storage.mongo import translated
 
@@ -45,15 +46,21 @@ class ApiKeyRepository:
         with translated():
             await document.save()
 
-    async def identify(self, key: str) -> Identity | None:
-        """Whose key this is; None if it is unknown, expired or revoked."""
+    async def identify(self, key: str) -> Identity:
+        """Whose key this is.
+
+        Raises:
+            UnauthenticatedError: it is unknown, expired or revoked; `details` has the `reason`.
+        """
         form = _FORM.fullmatch(key)
         if form is None:
-            return None
+            raise UnauthenticatedError("This is not an API key", reason="malformed")
         with translated():
             document = await ApiKeyDocument.get(form[1])
         if document is None or not hmac.compare_digest(document.secret_hash, _hash(form[2])):
-            return None
-        if document.revoked_at is not None or (document.expires_at and document.expires_at <= utc_now()):
-            return None
+            raise UnauthenticatedError("This API key is not known", reason="unknown")
+        if document.revoked_at is not None:
+            raise UnauthenticatedError("This API key has been revoked", reason="revoked")
+        if document.expires_at and document.expires_at <= utc_now():
+            raise UnauthenticatedError("This API key has expired", reason="expired")
         return Identity(user_id=document.user_id, role=Role(document.role), key_id=document.id)

@@ -17,27 +17,32 @@ class LeadershipRepository:
 
         The epoch rises with every change of holder.
         """
+        # A missing time sorts before every other, so a leadership that nobody has held yet is free.
         free = {"$or": [{"$eq": ["$holder", holder]}, {"$lt": ["$expires_at", "$$NOW"]}]}
-        changed = {"$cond": [{"$eq": ["$holder", holder]}, "$epoch", {"$add": ["$epoch", 1]}]}
+        risen = {"$add": [{"$ifNull": ["$epoch", 0]}, {"$cond": [{"$eq": ["$holder", holder]}, 0, 1]}]}
+        expiry = {"$add": ["$$NOW", round(lease_seconds * 1000)]}
+        taken = {
+            "epoch": {"$cond": [free, risen, "$epoch"]},
+            "holder": {"$cond": [free, holder, "$holder"]},
+            "expires_at": {"$cond": [free, expiry, "$expires_at"]},
+        }
         try:
             with translated():
                 raw = await self._leaderships.find_one_and_update(
-                    {"_id": self._name, "$expr": free},
-                    [
-                        {
-                            "$set": {
-                                "epoch": {"$ifNull": [changed, 1]},
-                                "holder": holder,
-                                "expires_at": {"$add": ["$$NOW", round(lease_seconds * 1000)]},
-                            },
-                        },
-                    ],
+                    {"_id": self._name},
+                    [{"$set": taken}],
                     upsert=True,
                     return_document=ReturnDocument.AFTER,
                 )
-        except ConflictError:  # the upsert met a lease in force
+        except ConflictError:  # two made the first entry at once, and the other was first
             return None
-        return int(raw["epoch"])
+        return int(raw["epoch"]) if raw["holder"] == holder else None
+
+    async def is_held(self) -> bool:
+        """Whether anybody has the lease now."""
+        with translated():
+            in_force = {"_id": self._name, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+            return await self._leaderships.find_one(in_force, {"_id": 1}) is not None
 
     async def release(self, holder: str) -> None:
         """Lets the next holder in at once."""

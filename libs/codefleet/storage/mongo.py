@@ -66,6 +66,11 @@ class Mongo:
         with translated():
             await self.database.command("ping")
 
+    async def drop(self) -> None:
+        """Deletes the whole database."""
+        with translated():
+            await self._client.drop_database(self.database.name)
+
 
 @asynccontextmanager
 async def open_mongo(url: str, database: str, documents: list[type[Document]]) -> AsyncIterator[Mongo]:

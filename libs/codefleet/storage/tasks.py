@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
 
 from codefleet.clock import utc_now
 from codefleet.domain.states import LEASED, WAITING, State
@@ -20,6 +20,9 @@ from codefleet.storage.mongo import Mongo, Raw, translated
 _DUPLICATE_KEY = 11000
 _REMEMBERED_MOVES = 8
 """How far back a writer looks for its own move after a reply was lost; at most a few can follow within that time."""
+
+_LINEARIZABLE_MS = 2_500
+_WITHOUT_BULK = {"history": 0, "attempts": 0, "result": 0}
 
 _waiting = {"$in": list(WAITING)}
 _leased = {"$in": list(LEASED)}
@@ -62,6 +65,7 @@ class TaskRepository:
         self._tasks = mongo.collection("tasks")
         self._inserts: GroupCommit[Raw, None] = GroupCommit(self._insert_batch)
         self._transitions: GroupCommit[Transition, bool] = GroupCommit(self._transition_batch)
+        self._gets: GroupCommit[str, Task | None] = GroupCommit(self._get_batch)
 
     # Writes
 
@@ -132,9 +136,8 @@ class TaskRepository:
     # Reads
 
     async def get(self, task_id: str) -> Task | None:
-        with translated():
-            raw = await self._tasks.find_one({"_id": task_id})
-        return None if raw is None else from_bson(raw, Task)
+        """The task as of now. Reads that come together go out as one query."""
+        return await self._gets.submit(task_id)
 
     async def get_many(self, task_ids: Sequence[str]) -> list[Task]:
         with translated():
@@ -142,17 +145,24 @@ class TaskRepository:
         return [from_bson(raw, Task) for raw in found]
 
     async def by_idempotency_key(self, user_id: str, key: str) -> Task | None:
+        """The owner's task with this key, once it is durable: another process may be storing it right now."""
+        # Linearizable: the answer waits until a majority has what it shows.
+        tasks = self._tasks.with_options(read_concern=ReadConcern("linearizable"))
         with translated():
-            raw = await self._tasks.find_one({"user_id": user_id, "idempotency_key": key})
+            raw = await tasks.find_one({"user_id": user_id, "idempotency_key": key}, max_time_ms=_LINEARIZABLE_MS)
         return None if raw is None else from_bson(raw, Task)
 
     async def page(self, wanted: TaskFilter, *, limit: int, offset: int = 0, before: str | None = None) -> list[Task]:
-        """Newest first. `before` is the id of the last task of the page before this one."""
+        """Newest first, without history, attempts and results.
+
+        Args:
+            before: the id of the last task of the page before this one.
+        """
         filter_ = _list_filter(wanted)
         if before is not None:
             filter_["_id"] = {"$lt": before}
         with translated():
-            cursor = self._tasks.find(filter_).sort("_id", -1).skip(offset).limit(limit)
+            cursor = self._tasks.find(filter_, _WITHOUT_BULK).sort("_id", -1).skip(offset).limit(limit)
             return [from_bson(raw, Task) for raw in await cursor.to_list(limit)]
 
     async def count(self, wanted: TaskFilter) -> int:
@@ -228,6 +238,13 @@ class TaskRepository:
         found = await self._tasks.find(filter_, {"state": 1, "epoch": 1, "worker_id": 1}).to_list(None)
         return [from_bson(raw, Lease) for raw in found]
 
+    async def _get_batch(self, batch: Sequence[str]) -> Sequence[Task | None]:
+        with translated():
+            found = await self._tasks.find({"_id": {"$in": list(set(batch))}}).to_list(None)
+        by_id = {raw["_id"]: raw for raw in found}
+        # Each caller has a task of its own, even if two asked for the same.
+        return [from_bson(by_id[task_id], Task) if task_id in by_id else None for task_id in batch]
+
     async def _insert_batch(self, batch: Sequence[Raw]) -> Sequence[Exception | None]:
         failed: dict[int, Exception] = {}
         with translated():
@@ -258,6 +275,8 @@ def _update(transition: Transition) -> UpdateOne:
     filter_: Raw = {"_id": transition.task_id, "state": transition.path[0]}
     if transition.epoch is not None:
         filter_["epoch"] = transition.epoch
+    if transition.lease_as_of is not None:
+        filter_["lease_renewed_at"] = transition.lease_as_of
     moves = [
         Move(
             id=transition.id,
@@ -303,9 +322,9 @@ def _list_filter(wanted: TaskFilter) -> Raw:
 
 
 def initial_move(task: Task, actor: str) -> Move:
-    """The history entry of a submit."""
+    """The history entry of a submit; a task has one, so the task's id names it."""
     return Move(
-        id=uuid4().hex,
+        id=task.task_id,
         from_=None,
         to=task.state,
         at=task.created_at,

@@ -24,8 +24,13 @@ class WorkerRepository:
             )
 
     async def heartbeat(self, worker_id: str) -> None:
+        """Notes that a worker is alive; one that was given up is online again."""
+        revived = {"$cond": [{"$eq": ["$state", WorkerState.LOST]}, WorkerState.ONLINE, "$state"]}
         with translated():
-            await self._workers.update_one({"_id": worker_id}, {"$currentDate": {"heartbeat_at": True}})
+            await self._workers.update_one(
+                {"_id": worker_id},
+                [{"$set": {"heartbeat_at": "$$NOW", "state": revived}}],
+            )
 
     async def set_state(self, worker_id: str, state: WorkerState) -> None:
         with translated():

@@ -1,0 +1,98 @@
+"""The leader's loop: on each wake-up, make ready, grant, reclaim and reconcile."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from codefleet.errors import UnavailableError
+from codefleet.messages import Hint, SlotFreed, WorkersChanged
+from codefleet.queueing.broker import GrantBroker
+from codefleet.queueing.streams import read_stream, wake_stream
+from codefleet.service import Stores
+from codefleet.settings import Settings
+from services.scheduler.duties.grant import GrantDuty
+from services.scheduler.duties.ready import ReadyDuty
+from services.scheduler.duties.reclaim import ReclaimDuty
+from services.scheduler.duties.reconcile import ReconcileDuty
+from services.scheduler.leader import Leader
+from services.scheduler.occupancy import Occupancy
+
+_RECLAIM_SECONDS = 0.5
+_RECONCILE_SECONDS = 1.0
+_REFRESH_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+Duty = Callable[[], Awaitable[object]]
+
+
+class SchedulerLoop:
+    """Leads from its creation on; a new one is made for each term of leadership, so that nothing stale survives."""
+
+    def __init__(self, stores: Stores, settings: Settings, leader: Leader) -> None:
+        broker = GrantBroker(settings.redis_url, settings.redis_prefix)
+        self._stores = stores
+        self._settings = settings
+        self._leader = leader
+        self._woken = asyncio.Event()
+        self._occupancy = Occupancy(stores.tasks, stores.workers)
+        self._ready = ReadyDuty(stores.tasks, stores.ready)
+        self._grant = GrantDuty(
+            tasks=stores.tasks,
+            ready=stores.ready,
+            broker=broker,
+            notices=stores.notices,
+            occupancy=self._occupancy,
+            redis_prefix=settings.redis_prefix,
+        )
+        self._reclaim = ReclaimDuty(stores.tasks, stores.workers, broker, stores.notices, settings)
+        self._reconcile = ReconcileDuty(stores.tasks, stores.ready)
+        self._last_run: dict[str, float] = {}
+
+    async def lead(self) -> None:
+        """Returns when the leadership is over."""
+        listening = asyncio.get_running_loop().create_task(self._listen())
+        try:
+            while self._leader.leads:
+                await self._round()
+                await self._wait()
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _round(self) -> None:
+        # In the order of a task's way. Each duty stands alone: one that fails does not hold up the others.
+        await self._every(_REFRESH_SECONDS, "refresh", self._occupancy.refresh)
+        await self._every(_RECONCILE_SECONDS, "reconcile", self._reconcile.run)
+        await self._every(_RECLAIM_SECONDS, "reclaim", self._reclaim.run)
+        await self._every(0.0, "ready", self._ready.run)
+        await self._every(0.0, "grant", self._grant.run)
+
+    async def _every(self, seconds: float, name: str, duty: Duty) -> None:
+        now = time.monotonic()
+        if not self._leader.leads or now - self._last_run.get(name, -seconds) < seconds:
+            return
+        self._last_run[name] = now
+        try:
+            await duty()
+        except UnavailableError as error:
+            log.warning("duty put off", duty=name, reason=error.message)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.tick_seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        self._woken.clear()
+
+    async def _listen(self) -> None:
+        async for hint in read_stream(self._stores.redis, wake_stream(self._settings.redis_prefix), Hint):
+            match hint:
+                case SlotFreed(worker_id=worker_id, task_id=task_id):
+                    self._occupancy.free(worker_id, task_id)
+                case WorkersChanged():
+                    self._last_run.pop("refresh", None)
+            self._woken.set()
