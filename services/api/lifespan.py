@@ -111,26 +111,36 @@ async def store_bootstrap_key(stores: Stores) -> None:
 async def _serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
     async with open_stores(settings) as stores, open_api(settings, stores) as api:
         await store_bootstrap_key(stores)
-        server = Server(
-            create_app(api),
-            address=address,
-            port=settings.port,
-            interface=Interfaces.ASGINL,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=1024,
-            log_enabled=False,
-        )
-        serving = asyncio.create_task(server.serve())
-        try:
-            await _until_answering(api, address, settings.port, serving)
+        async with listening(api, address, settings.port) as server:
             _calm_garbage_collector()
             announce_ready(url=f"http://{settings.host}:{settings.port}")
-            await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            close_streams(api)
-            server.stop()  # type: ignore[no-untyped-call]
-            await asyncio.wait({serving}, timeout=GRACE_SECONDS)
+            await asyncio.wait({server, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+
+
+@asynccontextmanager
+async def listening(api: Api, address: str, port: int) -> AsyncIterator["asyncio.Task[None]"]:
+    """Answers requests; the task that is given ends only if the server fails.
+
+    On the way out it takes no new requests, ends streams, and gives requests in flight GRACE_SECONDS to end.
+    """
+    server = Server(
+        create_app(api),
+        address=address,
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=1024,
+        log_enabled=False,
+    )
+    serving = asyncio.create_task(server.serve())
+    try:
+        await _until_answering(api, address, port, serving)
+        yield serving
+    finally:
+        close_streams(api)
+        server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait({serving}, timeout=GRACE_SECONDS)
 
 
 def _calm_garbage_collector() -> None:

@@ -82,7 +82,7 @@ def _arguments(context: RunContext, parameters: CursorParameters) -> tuple[str, 
         arguments += ["--model", parameters.model]
     # Reading the prompt from stdin is not documented. A space before it keeps it from being taken for an option, or,
     # if it is a single word, for one of the CLI's commands.
-    return (*arguments, f" {context.prompt}")
+    return (*arguments, f" {context.prompt}".replace("\0", ""))
 
 
 def _api_key(environ: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The leader's loop: on each wake-up, make ready, grant, reclaim and reconcile."""
+"""The leader's two loops: grant on each wake-up; make ready, reclaim and reconcile on each tick."""
 
 import asyncio
 import time
@@ -53,22 +53,33 @@ class SchedulerLoop:
 
     async def lead(self) -> None:
         """Returns when the leadership is over."""
-        listening = asyncio.get_running_loop().create_task(self._listen())
+        listening = asyncio.create_task(self._listen())
+        keeping_up = asyncio.create_task(self._keep_up())
         try:
-            while self._leader.leads:
-                await self._round()
-                await self._wait()
+            await self._dispatch()
         finally:
             listening.cancel()
-            await asyncio.wait({listening})
+            keeping_up.cancel()
+            await asyncio.wait({listening, keeping_up})
 
-    async def _round(self) -> None:
-        # In the order of a task's way. Each duty stands alone: one that fails does not hold up the others.
-        await self._every(_REFRESH_SECONDS, "refresh", self._occupancy.refresh)
-        await self._every(_RECONCILE_SECONDS, "reconcile", self._reconcile.run)
-        await self._every(_RECLAIM_SECONDS, "reclaim", self._reclaim.run)
-        await self._every(0.0, "ready", self._ready.run)
-        await self._every(0.0, "grant", self._grant.run)
+    async def _dispatch(self) -> None:
+        """The short way: nothing but grants between a wake-up and the workers."""
+        while self._leader.leads:
+            await self._every(_REFRESH_SECONDS, "refresh", self._occupancy.refresh)
+            await self._every(0.0, "grant", self._grant.run)
+            await self._wait()
+
+    async def _keep_up(self) -> None:
+        """What can wait a tick. Each duty stands alone: one that fails does not hold up the others."""
+        while self._leader.leads:
+            await self._every(_RECONCILE_SECONDS, "reconcile", self._reconcile.run)
+            await self._every(_RECLAIM_SECONDS, "reclaim", self._reclaim.run)
+            await self._every(0.0, "ready", self._promote)
+            await asyncio.sleep(self._settings.tick_seconds)
+
+    async def _promote(self) -> None:
+        if await self._ready.run():
+            self._woken.set()
 
     async def _every(self, seconds: float, name: str, duty: Duty) -> None:
         now = time.monotonic()

@@ -42,22 +42,28 @@ async def measure() -> list[Figure]:
     ]
 
 
-async def _submit_evenly(stack: RunningStack, *, seconds: int) -> list[str]:
+async def _submit_evenly(stack: RunningStack, *, seconds: int) -> dict[str, float]:
+    """Each task's id and the moment at which its submit was answered."""
     started = time.perf_counter()
-    submits: list[asyncio.Task[str]] = []
+    submits: list[asyncio.Task[tuple[str, float]]] = []
     for number in range(_RATE * seconds):
         await asyncio.sleep(max(0.0, started + number / _RATE - time.perf_counter()))
-        submits.append(asyncio.create_task(stack.submit(type="diagnostic", name="bench")))
-    return list(await asyncio.gather(*submits))
+        submits.append(asyncio.create_task(_submit(stack)))
+    return dict(await asyncio.gather(*submits))
 
 
-async def _latencies(stack: RunningStack, task_ids: list[str]) -> list[float]:
-    """Milliseconds from the submit to the move to `running`, by the stored times."""
+async def _submit(stack: RunningStack) -> tuple[str, float]:
+    task_id = await stack.submit(type="diagnostic", name="bench")
+    return task_id, time.time()
+
+
+async def _latencies(stack: RunningStack, accepted: dict[str, float]) -> list[float]:
+    """Milliseconds from the answer to the submit to the stored move to `running`, on one machine's clock."""
     found = []
-    for task_id in task_ids:
+    for task_id, accepted_at in accepted.items():
         task = await stack.ended(task_id)
         running = next(move["at"] for move in task["history"] if move["to"] == "running")
-        found.append((_time(running) - _time(task["created_at"])) * 1000)
+        found.append((_time(running) - accepted_at) * 1000)
     return found
 
 

@@ -85,7 +85,7 @@ class Fields:
     def number(self, name: str) -> float | None:
         """Not negative, and no more than a float holds exactly."""
         value = self._values.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         return float(max(0, min(_LARGEST, value)))
 

@@ -1,6 +1,7 @@
 """What a task says while it runs: its log and its events."""
 
 from litestar import get
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from services.api.access import visible_task
@@ -39,7 +40,7 @@ _RESUME = {"Last-Event-ID": "id of the last event that was seen; the stream goes
         headers=_RESUME,
     ),
 )
-async def get_logs(request: ApiRequest, task_id: str) -> ASGIApp:
+async def get_logs(request: ApiRequest, task_id: FromPath[str]) -> ASGIApp:
     query = read_query(request, LogQuery)
     resumed = resume_position(request)
     after = query.after if resumed is None else resumed
@@ -77,7 +78,7 @@ async def _page(request: ApiRequest, task_id: str, after: int, limit: int, *, as
         headers=_RESUME,
     ),
 )
-async def get_events(request: ApiRequest, task_id: str) -> ASGIApp:
+async def get_events(request: ApiRequest, task_id: FromPath[str]) -> ASGIApp:
     read_query(request, EventsQuery)
     after = resume_position(request)
     api = api_of(request)

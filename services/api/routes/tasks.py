@@ -6,6 +6,7 @@ import time
 
 import msgspec
 from litestar import delete, get, post
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from codefleet.domain.identity import Identity
@@ -104,7 +105,7 @@ async def list_tasks(request: ApiRequest) -> ASGIApp:
         headers={"If-None-Match": "the ETag of an earlier answer: 304 if nothing has changed since"},
     ),
 )
-async def get_task(request: ApiRequest, task_id: str) -> ASGIApp:
+async def get_task(request: ApiRequest, task_id: FromPath[str]) -> ASGIApp:
     query = read_query(request, TaskQuery)
     api = api_of(request)
     if query.wait:
@@ -133,7 +134,7 @@ async def get_task(request: ApiRequest, task_id: str) -> ASGIApp:
         examples={"with a reason": {"reason": "superseded by another task"}},
     ),
 )
-async def cancel_task(request: ApiRequest, task_id: str) -> ASGIApp:
+async def cancel_task(request: ApiRequest, task_id: FromPath[str]) -> ASGIApp:
     require_changes(request.user)
     wanted = await read_json(request, _cancel_request) if await request.body() else CancelRequest()
     return success(task_view(await cancel(api_of(request), request.user, task_id, wanted.reason)), status=202)
@@ -150,7 +151,7 @@ async def cancel_task(request: ApiRequest, task_id: str) -> ASGIApp:
         errors=(403, 404, 409),
     ),
 )
-async def delete_task(request: ApiRequest, task_id: str) -> ASGIApp:
+async def delete_task(request: ApiRequest, task_id: FromPath[str]) -> ASGIApp:
     require_changes(request.user)
     return success(task_view(await cancel(api_of(request), request.user, task_id)), status=202)
 

@@ -69,8 +69,8 @@ class GrantDuty:
                 self._occupancy.occupy(worker_id, task_id)
                 inboxes[worker_id].append(Grant(task_id=task_id, epoch=candidates[task_id].epoch + 1))
         # From here on MongoDB knows: what is not announced runs out and is granted again.
-        await self._ready.forget_taken(taken)
         await self._announce(inboxes)
+        await self._ready.forget_taken(taken)
         return sum(made)
 
     async def _write(self, candidate: Candidate, worker_id: str) -> bool:
