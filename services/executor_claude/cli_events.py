@@ -67,10 +67,15 @@ class ClaudeOutput:
         return understand(event) if understand else self._unfamiliar.mention(kind)
 
     def usage(self) -> Usage:
-        """As the result tells it; before, at least what the turns so far have taken."""
-        if self._result is None:
-            return sum(self._turns.values(), Usage())
-        return _usage(self._result.fields("usage"), cost_usd=self._result.number("total_cost_usd") or 0.0)
+        """As the result tells it; the turns tell at least what was read, also if there is no result or it is silent."""
+        turns = sum(self._turns.values(), Usage())
+        result = self._result or Fields(None)
+        told = _usage(result.fields("usage"))
+        return Usage(
+            input_tokens=max(told.input_tokens, turns.input_tokens),
+            output_tokens=max(told.output_tokens, turns.output_tokens),
+            cost_usd=result.number("total_cost_usd") or 0.0,
+        )
 
     def outcome(self, end: AgentEnd) -> Success | Failed:
         if self._result is None:
@@ -147,12 +152,11 @@ class ClaudeOutput:
         return Progress(current_step=step, details={"turns": len(self._turns)})
 
 
-def _usage(fields: Fields, *, cost_usd: float = 0.0) -> Usage:
+def _usage(fields: Fields) -> Usage:
     read = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     return Usage(
         input_tokens=sum(fields.count(name) for name in read),
         output_tokens=fields.count("output_tokens"),
-        cost_usd=cost_usd,
     )
 
 

@@ -34,7 +34,11 @@ def check_really(path: str, roots: Iterable[Path], *, field: str) -> Path:
     """
     roots = list(roots)
     candidate = check_lexically(path, roots, field=field)
-    return _under_a_root(candidate.resolve(), [root.resolve() for root in roots], field)
+    try:
+        resolved = candidate.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise PathNotAllowedError(field, f"{path!r} cannot be resolved") from error
+    return _under_a_root(resolved, [root.resolve() for root in roots], field)
 
 
 def _under_a_root(path: Path, roots: Iterable[Path], field: str) -> Path:

@@ -1,5 +1,6 @@
 """Priorities: their names, and the score by which the ready index orders tasks."""
 
+import re
 from datetime import datetime
 
 from codefleet.errors import InvalidFieldError
@@ -18,6 +19,8 @@ NAMES: dict[str, int] = {
     "background": 1,
 }
 
+_NUMBER = re.compile(r"[0-9]{1,3}")
+
 AGEING_SECONDS = 600.0
 """Waiting this long is worth one level of priority, so that nothing starves."""
 
@@ -30,7 +33,7 @@ def parse_priority(value: int | str, *, field: str = "priority") -> int:
     """
     if isinstance(value, str):
         named = NAMES.get(value.strip().lower())
-        if named is None and value.strip().isascii() and value.strip().isdigit():
+        if named is None and _NUMBER.fullmatch(value.strip()):
             return parse_priority(int(value), field=field)
         if named is None:
             raise InvalidFieldError(field, f"{value!r} is not a priority; expected 1-10 or one of {', '.join(NAMES)}")

@@ -11,6 +11,10 @@ from codefleet.domain.states import TERMINAL, State
 from codefleet.domain.tasks import Task, TaskError
 
 
+_MAX_RETRY_AFTER_SECONDS = 31 * 24 * 3600.0
+"""No quota resets later than that; what a service says beyond it is a mistake."""
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """Where the task goes. `due_at` is set only when it waits to be tried again."""
 
@@ -55,7 +59,7 @@ def _failed(task: Task, outcome: Failed, now: datetime) -> Settlement:
     if not may_retry(outcome.error_class, retry_count=task.retry_count, max_retries=task.max_retries):
         return Settlement(state=State.FAILURE, cause=outcome.message, error=error)
     delay = backoff_seconds(task.retry_count, base_seconds=task.retry_delay_seconds)
-    delay = max(delay, outcome.retry_after_seconds or 0.0)
+    delay = max(delay, min(_MAX_RETRY_AFTER_SECONDS, outcome.retry_after_seconds or 0.0))
     return Settlement(
         state=State.RETRY,
         cause=outcome.message,

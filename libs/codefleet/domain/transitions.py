@@ -38,6 +38,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     id: str = msgspec.field(default_factory=lambda: uuid4().hex)
 
     def __post_init__(self) -> None:
+        if len(self.path) < 2:  # noqa: PLR2004 - where from and where to
+            raise ValueError(f"expected a path of at least two states, got {self.path}")
         for from_, to in self.steps:
             check_move(from_, to)
 

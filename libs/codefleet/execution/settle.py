@@ -62,16 +62,22 @@ async def settle(
 
 
 def _transition(task: Task, outcome: Outcome, settlement: Settlement, facts: RunFacts, worker_id: str) -> Transition:
-    through_running = not may_move(task.state, settlement.state)
     return Transition(
         task_id=task.task_id,
-        path=(task.state, *((State.RUNNING,) if through_running else ()), settlement.state),
+        path=_path(task.state, settlement.state),
         epoch=task.epoch,
         cause=settlement.cause,
         actor=f"worker:{worker_id}",
         attempt=task.attempt,
         fields=settled_fields(task, settlement, utc_now()) | _attempt_fields(task, outcome, settlement, facts),
     )
+
+
+def _path(from_: State, to: State) -> tuple[State, ...]:
+    """The moves from one state to another, through the one between them if the table has no direct move."""
+    if may_move(from_, to):
+        return (from_, to)
+    return (from_, State.CANCELLING if to is State.CANCELLED else State.RUNNING, to)
 
 
 def _attempt_fields(task: Task, outcome: Outcome, settlement: Settlement, facts: RunFacts) -> dict[str, Any]:

@@ -119,11 +119,11 @@ async def test_lines_that_are_no_events_are_logged(cursor):
     assert len(run.log("stdout").splitlines()) == 2001
 
 
-async def test_nothing_done_and_nothing_said_is_no_success(impostor, tmp_path, cursor):
-    impostor_ = tmp_path / "does-nothing"
-    impostor_.write_text("#!/bin/sh\nexit 0\n")
-    impostor_.chmod(0o755)
-    cursor.driver = CursorDriver(binary=str(impostor_), data_dir=tmp_path / "data")
+async def test_nothing_done_and_nothing_said_is_no_success(cursor, tmp_path):
+    program = tmp_path / "does-nothing"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    cursor.driver = CursorDriver(binary=str(program), data_dir=tmp_path / "data")
 
     run = await cursor.play("hello")
 
