@@ -1,13 +1,11 @@
 """A worker's inbox: grants arrive as Dramatiq messages and are handed to the process's own event loop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import dramatiq
 import msgspec
-import structlog
 
 from codefleet.messages import Grants
 from codefleet.queueing.broker import RUN_ACTOR, GrantBroker, inbox_of
@@ -15,22 +13,24 @@ from codefleet.queueing.broker import RUN_ACTOR, GrantBroker, inbox_of
 _THREADS = 2
 _STOP_MILLISECONDS = 3_000
 
-log = structlog.get_logger(__name__)
-
 
 class Inbox:
     """Takes grants for one worker from `open` to `close`.
 
-    A message is acknowledged when `accept` has returned, that is when its tasks are claimed or refused. One that
-    cannot be read is dead-lettered by Dramatiq and stops nobody.
+    A message is acknowledged once it has been handed over: its threads never wait for a store. Grants that die with
+    the process before they are claimed run out and are made again. A message that cannot be read is dead-lettered by
+    Dramatiq and stops nobody.
     """
 
-    def __init__(self, broker: GrantBroker, worker_id: str, accept: Callable[[Grants], Awaitable[None]]) -> None:
+    def __init__(
+        self, broker: GrantBroker, worker_id: str, accept: Callable[[Grants], Coroutine[Any, Any, None]]
+    ) -> None:
         self._broker = broker
         self._worker_id = worker_id
         self._accept = accept
         self._loop = asyncio.get_running_loop()
         self._consumer: dramatiq.Worker | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         queue = inbox_of(self._worker_id)
@@ -46,14 +46,14 @@ class Inbox:
             self._broker.wake(self._worker_id)
             await asyncio.to_thread(consumer.stop, _STOP_MILLISECONDS)
             await asyncio.to_thread(self._broker.close)
+        if self._accepting:
+            await asyncio.wait(self._accepting)
 
     def _receive(self, message: Any) -> None:
         grants = msgspec.convert(message, Grants)
-        accepting = asyncio.run_coroutine_threadsafe(self._as_coroutine(grants), self._loop)
-        try:
-            accepting.result()
-        except CancelledError:
-            log.info("grants left behind at shutdown", count=len(grants.grants))
+        self._loop.call_soon_threadsafe(self._hand_over, grants)
 
-    async def _as_coroutine(self, grants: Grants) -> None:
-        await self._accept(grants)
+    def _hand_over(self, grants: Grants) -> None:
+        accepting = self._loop.create_task(self._accept(grants))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)

@@ -43,8 +43,10 @@ class ApiKeyRepository:
             role=identity.role,
             created_at=utc_now(),
         )
+        # Beanie's own `save` of this line calls what pydantic has deprecated.
+        fields = document.model_dump(exclude={"id", "revision_id"})
         with translated():
-            await document.save()
+            await ApiKeyDocument.get_motor_collection().replace_one({"_id": document.id}, fields, upsert=True)
 
     async def identify(self, key: str) -> Identity:
         """Whose key this is.

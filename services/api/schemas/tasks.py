@@ -9,7 +9,9 @@ from codefleet.domain.outcomes import Usage
 from codefleet.domain.states import WAITING
 from codefleet.domain.tasks import Attempt, Move, Task, TaskError, TaskProgress
 
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+# In Python `$` would also match before a last line feed.
+_END = r"$(?!\n)"
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*" + _END
 _LONGEST_TIMEOUT_SECONDS = 7 * 86_400
 
 _Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=_PRINTABLE)]
@@ -18,7 +20,7 @@ _Name = Annotated[str, Meta(max_length=200, pattern=_PRINTABLE, description="def
 _PriorityName = Annotated[str, Meta(max_length=20)]
 _Priority = Annotated[int | _PriorityName, Meta(description="1 (lowest) to 10, or a name such as high or low")]
 _Text = Annotated[str, Meta(max_length=100_000)]
-_ProjectId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+_ProjectId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}" + _END)]
 
 
 class TaskSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +78,7 @@ class TaskListQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tag: str | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
     offset: Annotated[int, Meta(ge=0, le=10_000)] = 0
-    cursor: Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$", description="`next_cursor` of the page before")] | None = (
+    cursor: Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}" + _END, description="`next_cursor` of the page before")] | None = (
         None
     )
 

@@ -181,9 +181,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 async def test_what_is_not_acceptable_is_refused_by_name_and_leaves_nothing(alice, stores):
     for body, field in REFUSED:
         response = await alice.post("/tasks", json=body)
+        assert response.status_code == 422, body
         error = refusal(response)
-        assert (response.status_code, error["code"]) == (422, "VALIDATION_ERROR"), body
-        # A schema of another library may name a field by its own path; the name itself must be there.
+        assert error["code"] == "VALIDATION_ERROR"
         assert error["details"]["field"] == field, (body, error)
         assert error["details"]["reason"]
     assert await stored(stores) == 0
