@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _lock = threading.Lock()
 _last_tick = 0
 
@@ -37,4 +39,5 @@ def new_task_id() -> str:
 
 def first_id_at(moment: datetime) -> str:
     """A bound between ids: those made before `moment` sort before it, later ones after it."""
-    return str(UUID(int=int(moment.timestamp() * 1000) << 80))
+    # In whole numbers: a float of this size would fall short of some milliseconds.
+    return str(UUID(int=(moment - _UNIX_EPOCH) // timedelta(milliseconds=1) << 80))

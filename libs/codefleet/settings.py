@@ -1,5 +1,6 @@
 """Configuration of a process, read once from `CODEFLEET_*` environment variables and validated whole."""
 
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -63,10 +64,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = msgspec.field(default_factory=socket.gethostname)
 
     def __post_init__(self) -> None:
-        if self.lease_seconds <= 2 * self.heartbeat_seconds:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_seconds") and not 0 < value < math.inf:
+                raise ConfigurationError(f"{PREFIX}{name.upper()}: expected a positive number of seconds, got {value}")
+        # A run ends a second before its lease does, and one heartbeat may fail.
+        shortest = 2 * self.heartbeat_seconds + 1
+        if self.lease_seconds <= shortest:
             raise ConfigurationError(
-                f"CODEFLEET_LEASE_SECONDS: expected more than two heartbeats ({2 * self.heartbeat_seconds:g} s), "
+                f"CODEFLEET_LEASE_SECONDS: expected more than two heartbeats and a second ({shortest:g} s), "
                 f"got {self.lease_seconds:g}",
+            )
+        if self.leader_lease_seconds < 1:
+            raise ConfigurationError(
+                f"CODEFLEET_LEADER_LEASE_SECONDS: expected at least 1, got {self.leader_lease_seconds:g}",
             )
         if self.slots < 1:
             raise ConfigurationError(f"CODEFLEET_SLOTS: expected at least 1, got {self.slots}")

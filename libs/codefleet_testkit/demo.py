@@ -146,7 +146,8 @@ def main(arguments: list[str]) -> int:
         return 1
     finally:
         if keep:
-            console.print(f"Kept: {directory} (serve its data with `codefleet up --data-dir {directory / 'data'}`)")
+            hint = f"see its tasks again with `codefleet up --data-dir {directory / 'data'}`"
+            console.print(f"Kept: {directory}; {hint}", soft_wrap=True)
         else:
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """The life of an API process: open, serve, stop in order."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -28,6 +29,8 @@ GRACE_SECONDS = 3.0
 """How long requests in flight have to end once the process is asked to stop."""
 _PROBE_SECONDS = 0.5
 _RETRY_SECONDS = 0.5
+_CANCEL_AGAIN_SECONDS = 0.2
+_FEED_SECONDS = 1.0
 _COLLECT_AFTER_OBJECTS = 20_000
 
 log = structlog.get_logger(__name__)
@@ -53,10 +56,16 @@ async def _serve_until(stop: asyncio.Event, settings: Settings, address: str) ->
     stopping.cancel()
     # Opening waits as long as MongoDB is away; a process that is asked to stop meanwhile does not.
     await asyncio.wait({serving}, timeout=2 * GRACE_SECONDS if stop.is_set() else None)
-    serving.cancel()
-    await asyncio.wait({serving})
+    await _end(serving)
     if not serving.cancelled():
         serving.result()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancels a task until it has ended: redis-py can swallow a cancellation that meets a time-out of its own."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 @asynccontextmanager
@@ -79,9 +88,10 @@ async def open_api(settings: Settings, stores: Stores) -> AsyncIterator[Api]:
         yield api
     finally:
         close_streams(api)
-        reading.cancel()
-        await asyncio.wait({reading})
-        await api.feed.close()
+        await _end(reading)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FEED_SECONDS):
+                await api.feed.close()
 
 
 def close_streams(api: Api) -> None:
@@ -115,6 +125,9 @@ async def _serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
             _calm_garbage_collector()
             announce_ready(url=f"http://{settings.host}:{settings.port}")
             await asyncio.wait({server, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                server.result()
+                raise RuntimeError("the HTTP server ended by itself")
 
 
 @asynccontextmanager

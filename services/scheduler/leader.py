@@ -35,7 +35,9 @@ class Leader:
 
     async def elected(self) -> None:
         """Returns when this process leads."""
-        await self._elected.wait()
+        while not self.leads:
+            self._elected.clear()
+            await self._elected.wait()
 
     async def keep(self) -> None:
         """Tries to lead, and to go on leading, for ever."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from codefleet_testkit.model_server import ModelServer
 from tests.support.stack import RunningStack, running_stack
@@ -103,6 +104,17 @@ async def test_redis_killed_with_its_data_loses_no_accepted_task(stack: RunningS
         dump.unlink()
     await stack.kill("redis-server")
     accepted += await submit_diagnostics(stack, effects, 5)
+    tasks = [await stack.ended(task_id) for task_id in accepted]
+    assert {task["status"] for task in tasks} == {"success"}
+    check_effects(accepted, effects)
+
+
+async def test_an_emptied_redis_loses_no_accepted_task(stack: RunningStack, tmp_path: Path):
+    effects = tmp_path / "effects"
+    accepted = await submit_diagnostics(stack, effects, 40, sleep_seconds=0.3)
+    await begun(effects, 3)
+    async with Redis.from_url(stack.connection["redis_url"]) as redis:
+        await redis.flushall()
     tasks = [await stack.ended(task_id) for task_id in accepted]
     assert {task["status"] for task in tasks} == {"success"}
     check_effects(accepted, effects)

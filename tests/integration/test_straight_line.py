@@ -14,7 +14,7 @@ from codefleet.service import Stores
 from codefleet.settings import Settings
 from services.scheduler import __main__ as scheduler
 from tests.support.tasks import put
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, finished
 
 
 class NoAgent:
@@ -37,7 +37,7 @@ async def fleet(settings: Settings, stores: Stores) -> AsyncIterator[None]:
     await eventually(worker_is_registered)
     yield
     stop.set()
-    await asyncio.gather(*services)
+    await finished(services)
 
 
 async def ended(stores: Stores, task: Task) -> Task:

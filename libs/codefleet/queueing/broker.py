@@ -11,7 +11,7 @@ from typing import Any
 import dramatiq
 import msgspec
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import ShutdownNotifications
+from dramatiq.middleware import Middleware, ShutdownNotifications
 
 from codefleet.messages import Grants
 from codefleet.queueing.redis import CONNECT_SECONDS, REPLY_SECONDS
@@ -27,6 +27,21 @@ def inbox_of(worker_id: str) -> str:
     return f"inbox.{worker_id}"
 
 
+class _DeadLetters(Middleware):
+    """Puts aside a message whose actor raised; without the middleware that retries, nobody else would."""
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,  # noqa: ARG002 - the interface of a middleware
+        message: Any,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,
+    ) -> None:
+        if exception is not None:
+            message.fail()
+
+
 class GrantBroker(RedisBroker):
     """A Redis broker whose idle consumer can be woken, instead of finding a message by polling."""
 
@@ -36,7 +51,7 @@ class GrantBroker(RedisBroker):
         super().__init__(  # type: ignore[no-untyped-call]
             url=f"{url}{separator}{limits}",
             namespace=f"{prefix}:dramatiq",
-            middleware=[ShutdownNotifications()],
+            middleware=[ShutdownNotifications(), _DeadLetters()],
             dead_message_ttl=_DEAD_MESSAGE_MILLISECONDS,
         )
         self._wakers: dict[str, threading.Event] = {}

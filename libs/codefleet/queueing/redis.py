@@ -1,5 +1,6 @@
 """The connection to Redis, and the seam at which its errors become ours."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -18,11 +19,18 @@ REPLY_SECONDS = 2.0
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises UnavailableError where redis-py says that Redis is away, loading, full or read-only."""
+    """Raises UnavailableError where redis-py says that Redis is away, loading, full or read-only.
+
+    It also delivers a cancellation that got lost on the way: redis-py sends with `asyncio.wait_for`, which before
+    Python 3.12 swallows one that arrives as the sending ends, and a loop over Redis would then go on for ever.
+    """
     try:
         yield
     except (exceptions.RedisError, OSError) as error:
         raise UnavailableError("Redis is away; try again shortly") from error
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @asynccontextmanager

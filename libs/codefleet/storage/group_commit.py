@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from codefleet.errors import UnavailableError
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -11,8 +13,9 @@ Answer = TypeVar("Answer")
 class GroupCommit(Generic[Item, Answer]):
     """Gathers what is submitted while earlier batches are under way and commits it together.
 
-    `commit` gets a batch and returns one answer or exception for each item, in order; an exception that it raises is
-    the answer of the whole batch. A lone item is committed at once: grouping costs no waiting.
+    `commit` gets a batch and returns one answer or exception for each item, in order. If it raises UnavailableError,
+    that is the answer of the whole batch; after any other exception each item is committed alone, so that one that
+    cannot be committed spoils nobody else's. A lone item is committed at once: grouping costs no waiting.
 
     Args:
         max_items: the largest batch.
@@ -63,11 +66,7 @@ class GroupCommit(Generic[Item, Answer]):
         self._start_batches()
 
     async def _run(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
-        answers: Sequence[Answer | Exception]
-        try:
-            answers = await self._commit([item for item, _ in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' answer
-            answers = [error] * len(batch)
+        answers = await self._answers([item for item, _ in batch])
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():  # the caller gave up waiting
                 continue
@@ -75,3 +74,16 @@ class GroupCommit(Generic[Item, Answer]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    async def _answers(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+        try:
+            answers = await self._commit(items)
+            if len(answers) != len(items):
+                raise RuntimeError(f"expected {len(items)} answers, got {len(answers)}")
+            return answers
+        except UnavailableError as error:
+            return [error] * len(items)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is somebody's answer
+            if len(items) == 1:
+                return [error]
+            return [answer for item in items for answer in await self._answers([item])]

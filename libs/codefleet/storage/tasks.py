@@ -149,7 +149,9 @@ class TaskRepository:
         # Linearizable: the answer waits until a majority has what it shows.
         tasks = self._tasks.with_options(read_concern=ReadConcern("linearizable"))
         with translated():
-            raw = await tasks.find_one({"user_id": user_id, "idempotency_key": key}, max_time_ms=_LINEARIZABLE_MS)
+            # The type is said again because only then does MongoDB see that its partial index will do.
+            wanted = {"user_id": user_id, "idempotency_key": {"$eq": key, "$type": "string"}}
+            raw = await tasks.find_one(wanted, max_time_ms=_LINEARIZABLE_MS)
         return None if raw is None else from_bson(raw, Task)
 
     async def page(self, wanted: TaskFilter, *, limit: int, offset: int = 0, before: str | None = None) -> list[Task]:
@@ -184,10 +186,12 @@ class TaskRepository:
         return {row["_id"]: row["count"] for row in rows}
 
     async def candidates(self, task_ids: Sequence[str]) -> dict[str, Candidate]:
-        """Those of the given tasks that wait, by id."""
+        """Those of the given tasks that wait and may start now, by id."""
+        # A left-over index entry must not cut a back-off short.
+        not_later = {"$not": {"$gt": utc_now()}}
         with translated():
             found = await self._tasks.find(
-                {"_id": {"$in": list(task_ids)}, "state": _waiting},
+                {"_id": {"$in": list(task_ids)}, "state": _waiting, "due_at": not_later},
                 {"state": 1, "epoch": 1, "attempt": 1},
             ).to_list(None)
         return {raw["_id"]: from_bson(raw, Candidate) for raw in found}
@@ -195,7 +199,9 @@ class TaskRepository:
     async def due(self, limit: int) -> list[Task]:
         """Waiting tasks whose schedule or back-off has run out but that are not in the ready index yet."""
         with translated():
-            cursor = self._tasks.find({"due_at": {"$lte": utc_now()}, "state": _waiting}).sort("due_at", 1)
+            # The type again for the sake of the partial index.
+            due = {"$lte": utc_now(), "$type": "date"}
+            cursor = self._tasks.find({"due_at": due, "state": _waiting}).sort("due_at", 1)
             return [from_bson(raw, Task) for raw in await cursor.limit(limit).to_list(limit)]
 
     async def ready_after(self, after: str, before: str, limit: int) -> list[Task]:
@@ -264,9 +270,9 @@ class TaskRepository:
                 return [True] * len(batch)
             recent = await self._tasks.find(
                 {"_id": {"$in": [transition.task_id for transition in batch]}},
-                {"history": {"$slice": -_REMEMBERED_MOVES}, "history.id": 1},
+                {"moves": {"$slice": ["$history.id", -_REMEMBERED_MOVES]}},
             ).to_list(None)
-        made = {move["id"] for raw in recent for move in raw["history"]}
+        made = {move_id for raw in recent for move_id in raw["moves"]}
         return [transition.id in made for transition in batch]
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-_Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^-\x00]")]
-"""A value for the agent's command line: not empty, and not to be taken for an option."""
+_Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^-\x00][^\x00]*$")]
+"""A value for the agent's command line: not empty, without NUL, and not to be taken for an option."""
 
 
 class ClaudeParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -78,9 +78,9 @@ class TaskListQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tag: str | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
     offset: Annotated[int, Meta(ge=0, le=10_000)] = 0
-    cursor: Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}" + _END, description="`next_cursor` of the page before")] | None = (
-        None
-    )
+    cursor: (
+        Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}" + _END, description="`next_cursor` of the page before")] | None
+    ) = None
 
 
 class MoveView(Struct, frozen=True, kw_only=True, rename={"from_": "from"}):

@@ -164,10 +164,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "work_directory": "-rf"}, "work_directory"),
     ({"prompt": "x", "work_directory": "/a\0b"}, "work_directory"),
     ({"prompt": "x", "work_directory": ["/a"]}, "work_directory"),
-    ({"prompt": "x", "parameters": {"nonsense": 1}}, "parameters.nonsense"),
+    ({"prompt": "x", "parameters": {"nonsense": 1}}, "parameters"),
     ({"prompt": "x", "parameters": {"model": "-flag"}}, "parameters.model"),
     ({"prompt": "x", "parameters": {"max_turns": 2**63}}, "parameters.max_turns"),
-    ({"prompt": "x", "parameters": {"$where": "1"}}, "parameters.$where"),
+    ({"prompt": "x", "parameters": {"$where": "1"}}, "parameters"),
     ({"prompt": "x", "parameters": []}, "parameters"),
     ({"type": "diagnostic", "parameters": {"effect_file": "/x\0"}}, "parameters.effect_file"),
     ({"prompt": "x", "status": "success"}, "status"),
@@ -209,7 +209,6 @@ async def test_paths_that_climb_or_only_look_alike_are_refused(alice, settings):
         b'{"prompt": "\\udc00 low"}',
         b'{"prompt": "\xed\xa0\x80"}',
         b'\xef\xbb\xbf{"prompt": "x"}',
-        b"[" * 100_000,
         b'{"parameters":' + b'{"a":' * 10_000,
         b'{"prompt": "x"}{"prompt": "y"}',
     ],
@@ -220,7 +219,7 @@ async def test_what_is_not_json_is_malformed(alice, stores, body):
     assert await stored(stores) == 0
 
 
-@pytest.mark.parametrize("body", [b"[]", b"1", b'"text"', b"null"])
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"text"', b"null", b"[" * 100_000])
 async def test_json_that_is_not_an_object_is_refused(alice, body):
     response = await alice.post("/tasks", content=body, headers={"content-type": "application/json"})
     assert (response.status_code, refusal(response)["code"]) == (422, "VALIDATION_ERROR")
@@ -264,7 +263,7 @@ async def test_a_prompt_of_full_length_is_stored_whole(alice, stores):
 async def test_a_submitted_task_enters_the_ready_index_and_wakes_the_scheduler(alice, stores, settings):
     data = (await alice.post("/tasks", json=DIAGNOSTIC)).json()["data"]
     await eventually(lambda: stores.ready.depth(Queue.DEFAULT), until=lambda depth: depth == 1)
-    assert await stores.ready.take(Queue.DEFAULT, 1, now_milliseconds=0) == [data["task_id"]]
+    assert await stores.ready.take([Queue.DEFAULT], 1, now_milliseconds=0) == [data["task_id"]]
     await eventually(lambda: stores.redis.xlen(wake_stream(settings.redis_prefix)))
     [(_, fields)] = await stores.redis.xrange(wake_stream(settings.redis_prefix))
     assert TasksReady.__struct_config__.tag in fields[b"n"].decode()

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from codefleet.errors import UnavailableError
 from codefleet.storage.group_commit import GroupCommit
 
 
@@ -79,20 +80,35 @@ async def test_each_caller_gets_the_error_of_its_own_item():
     assert [str(answers[index]) for index in (1, 3)] == ["1 is odd", "3 is odd"]
 
 
-async def test_the_error_of_a_batch_is_every_callers_and_the_next_batch_works():
+async def test_a_store_that_is_away_is_every_callers_answer_and_the_next_batch_works():
     store = Store()
+    attempts: list[int] = []
     broken = True
 
     async def commit(batch: Sequence[int]) -> Sequence[int | Exception]:
         if broken:
-            raise ConnectionError("away")
+            attempts.append(len(batch))
+            raise UnavailableError("away")
         return await store.commit(batch)
 
     group = GroupCommit(commit)
     answers = await asyncio.gather(*(group.submit(item) for item in range(3)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [ConnectionError] * 3
+    assert [type(answer) for answer in answers] == [UnavailableError] * 3
+    assert attempts == [3]
     broken = False
     assert await group.submit(2) == 20
+
+
+async def test_an_item_that_breaks_its_batch_breaks_only_itself():
+    async def commit(batch: Sequence[int]) -> Sequence[int | Exception]:
+        if 3 in batch:
+            raise OverflowError("3 cannot be encoded")
+        return [item * 10 for item in batch]
+
+    group = GroupCommit(commit)
+    answers = await asyncio.gather(*(group.submit(item) for item in range(5)), return_exceptions=True)
+    assert isinstance(answers.pop(3), OverflowError)
+    assert answers == [0, 10, 20, 40]
 
 
 async def test_a_caller_that_gives_up_disturbs_nobody_and_its_item_is_committed():
