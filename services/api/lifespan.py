@@ -50,12 +50,13 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _serve_until(stop: asyncio.Event, settings: Settings, address: str) -> None:
-    serving = asyncio.create_task(_serve(settings, address, stop))
+    opened = asyncio.Event()
+    serving = asyncio.create_task(_serve(settings, address, stop, opened))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    # Opening waits as long as MongoDB is away; a process that is asked to stop meanwhile does not.
-    await asyncio.wait({serving}, timeout=2 * GRACE_SECONDS if stop.is_set() else None)
+    # Opening waits as long as MongoDB is away; a process that is asked to stop meanwhile has nothing to finish.
+    await asyncio.wait({serving}, timeout=2 * GRACE_SECONDS if opened.is_set() else 0)
     await _end(serving)
     if not serving.cancelled():
         serving.result()
@@ -118,8 +119,9 @@ async def store_bootstrap_key(stores: Stores) -> None:
             return
 
 
-async def _serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
+async def _serve(settings: Settings, address: str, stop: asyncio.Event, opened: asyncio.Event) -> None:
     async with open_stores(settings) as stores, open_api(settings, stores) as api:
+        opened.set()
         await store_bootstrap_key(stores)
         async with listening(api, address, settings.port) as server:
             _calm_garbage_collector()

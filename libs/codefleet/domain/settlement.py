@@ -10,7 +10,6 @@ from codefleet.domain.retry import MAX_LOSSES, ErrorClass, backoff_seconds, may_
 from codefleet.domain.states import TERMINAL, State
 from codefleet.domain.tasks import Task, TaskError
 
-
 _MAX_RETRY_AFTER_SECONDS = 31 * 24 * 3600.0
 """No quota resets later than that; what a service says beyond it is a mistake."""
 

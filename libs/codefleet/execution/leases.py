@@ -65,7 +65,12 @@ class Leases:
         return self._lease_seconds - MARGIN_SECONDS
 
     def hold(self, task_id: str, holder: Leaseholder, *, asked_at: float) -> None:
-        """Begins to renew a lease that was asked for at `asked_at` (monotonic seconds)."""
+        """Begins to renew a lease that was asked for at `asked_at` (monotonic seconds).
+
+        Whoever held the task under an earlier epoch has lost it.
+        """
+        if (earlier := self._held.get(task_id)) is not None and earlier is not holder:
+            earlier.lose()
         self._held[task_id] = holder
         self._renewed_at[task_id] = asked_at
 

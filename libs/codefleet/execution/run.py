@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,7 @@ import structlog
 
 from codefleet.domain.outcomes import Cancelled, Failed, HandedBack, Outcome, TimedOut, Usage
 from codefleet.domain.retry import ErrorClass
+from codefleet.domain.settlement import Settlement
 from codefleet.domain.states import State
 from codefleet.domain.tasks import Task, TaskProgress
 from codefleet.domain.transitions import Transition
@@ -114,17 +115,33 @@ class Run:
             log_from=self._log.first_line if self._log.last_line is not None else None,
             log_to=self._log.last_line,
         )
-        settlement = await settle(
-            self.task,
-            outcome,
-            facts,
-            worker_id=self._environment.worker_id,
-            tasks=self._environment.tasks,
-            is_lost=self._is_lost,
-        )
+        settlement = await self._settle(outcome, facts)
         if settlement is not None:
             log.info("task settled", state=settlement.state, cause=settlement.cause)
         self._notify(SlotFreed(worker_id=self._environment.worker_id, task_id=self.task.task_id), TasksReady())
+
+    async def _settle(self, outcome: Outcome, facts: RunFacts) -> Settlement | None:
+        def settling(outcome: Outcome, facts: RunFacts) -> Awaitable[Settlement | None]:
+            return settle(
+                self.task,
+                outcome,
+                facts,
+                worker_id=self._environment.worker_id,
+                tasks=self._environment.tasks,
+                is_lost=self._is_lost,
+            )
+
+        try:
+            return await settling(outcome, facts)
+        except Exception as error:
+            # What a run leaves behind may be anything; a task whose result BSON cannot hold has ended all the same.
+            log.exception("outcome cannot be stored")
+            unstorable = Failed(
+                error_class=outcome.error_class if isinstance(outcome, Failed) else ErrorClass.VALIDATION,
+                code="OUTCOME_NOT_STORABLE",
+                message=f"What the run left behind cannot be stored ({type(error).__name__})",
+            )
+            return await settling(unstorable, msgspec.structs.replace(facts, usage=Usage()))
 
     async def _outcome(self) -> Outcome:
         workspace: Workspace | None = None

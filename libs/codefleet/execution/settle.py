@@ -43,26 +43,28 @@ async def settle(
 
     Goes on trying while MongoDB is away, until `is_lost` says that the lease is over.
     """
+    settlement, transition = _decide(task, outcome, facts, worker_id)
     while not is_lost():
-        settlement = settlement_of(task, outcome, utc_now())
-        transition = _transition(task, outcome, settlement, facts, worker_id)
         try:
             if await tasks.apply(transition):
                 return settlement
             fresh = await tasks.get(task.task_id)
         except UnavailableError:
+            # The very same write again: if it took effect and only its reply was lost, that is recognised.
             await asyncio.sleep(_RETRY_SECONDS)
             continue
         if fresh is None or fresh.epoch != task.epoch or fresh.state not in LEASED:
             break
         # Somebody moved the task meanwhile, most likely by asking to cancel it: decide again.
         task.state = fresh.state
+        settlement, transition = _decide(task, outcome, facts, worker_id)
     log.warning("stale settle refused", task_id=task.task_id, epoch=task.epoch)
     return None
 
 
-def _transition(task: Task, outcome: Outcome, settlement: Settlement, facts: RunFacts, worker_id: str) -> Transition:
-    return Transition(
+def _decide(task: Task, outcome: Outcome, facts: RunFacts, worker_id: str) -> tuple[Settlement, Transition]:
+    settlement = settlement_of(task, outcome, utc_now())
+    return settlement, Transition(
         task_id=task.task_id,
         path=_path(task.state, settlement.state),
         epoch=task.epoch,

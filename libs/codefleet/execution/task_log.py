@@ -63,7 +63,7 @@ class TaskLog:
     async def write(self, stream: Stream, text: str) -> None:
         """Adds a line; waits while too many are on their way, which slows the agent down to what can be stored."""
         await self._has_room.wait()
-        self._room -= len(text)
+        self._room -= len(text) + 1  # with its line end, so that empty lines fill the log too
         if self._room < 0:
             self._cut_lines += 1
             return
@@ -80,7 +80,7 @@ class TaskLog:
     def abandon(self) -> None:
         """Gives up what is not stored yet; later lines are ignored."""
         self._writer.cancel()
-        self._room = 0
+        self._room = -1
         self._has_room.set()
 
     def _append(self, stream: Stream, text: str) -> None:
@@ -125,6 +125,10 @@ class TaskLog:
             except UnavailableError:
                 # The run's lease ends long before this could go on for ever, and with it this writer.
                 await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:
+                log.exception("log lines refused", count=len(lines))
+                self._cut_lines += len(lines)
+                break
         self._stored += len(lines)
         del self._lines[: len(lines)]
         self._has_room.set()

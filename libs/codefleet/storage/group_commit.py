@@ -79,7 +79,9 @@ class GroupCommit(Generic[Item, Answer]):
         try:
             answers = await self._commit(items)
             if len(answers) != len(items):
-                raise RuntimeError(f"expected {len(items)} answers, got {len(answers)}")
+                raise RuntimeError(  # noqa: TRY301 - it is everybody's answer like any other
+                    f"expected {len(items)} answers, got {len(answers)}",
+                )
             return answers
         except UnavailableError as error:
             return [error] * len(items)

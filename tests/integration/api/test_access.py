@@ -100,7 +100,7 @@ async def test_a_key_stops_working_when_its_time_is_over(anonymous, keys, stores
     assert (response.status_code, response.json()["error"]["details"]["reason"]) == (401, reason)
 
 
-async def test_a_revoked_key_stops_working_within_the_time_of_the_cache(alice, api, stores, monkeypatch):
+async def test_a_revoked_key_stops_working_within_the_time_of_the_cache(alice, api, stores):
     assert (await alice.get("/tasks")).status_code == 200
     assert security.CACHE_SECONDS <= 5
     await stores.mongo.collection("api_keys").update_one({"user_id": "alice"}, {"$set": {"revoked_at": utc_now()}})
@@ -110,7 +110,7 @@ async def test_a_revoked_key_stops_working_within_the_time_of_the_cache(alice, a
     assert (await alice.get("/tasks")).status_code == 401
 
 
-async def test_the_cache_of_keys_is_bounded(api, stores, keys, url, monkeypatch):
+async def test_the_cache_of_keys_is_bounded(api, keys, url, monkeypatch):
     monkeypatch.setattr(security, "_CACHED_KEYS", 2)
     for key in keys.values():
         async with client_of(url, key) as client:

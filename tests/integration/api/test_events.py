@@ -142,7 +142,7 @@ async def test_there_is_a_bound_on_open_streams(alice, api, stores, monkeypatch)
             assert response.headers["retry-after"]
 
 
-async def test_a_key_that_is_revoked_ends_its_streams(alice, api, stores, keys, monkeypatch):
+async def test_a_key_that_is_revoked_ends_its_streams(alice, api, stores):
     task = await submitted(alice, stores)
     async with alice.stream("GET", f"/tasks/{task.task_id}/events") as response:
         told = events(response)

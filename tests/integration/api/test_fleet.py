@@ -63,7 +63,7 @@ async def test_workers_show_their_state_and_what_they_run(monitor, stores):
     assert set(items["w1"]) == expected
 
 
-async def test_health_says_what_is_missing_and_what_to_do(alice, stores):
+async def test_health_says_what_is_missing_and_what_to_do(alice):
     data = (await alice.get("/health")).json()["data"]
     assert data["status"] == "degraded"
     assert data["uptime_seconds"] > 0

@@ -157,7 +157,7 @@ async def test_without_mongodb_the_process_lives_but_is_not_ready(client, mongo)
     await eventually(ready, seconds=15, until=lambda response: response.status_code == 200)
 
 
-async def test_a_stream_outlives_an_outage_of_mongodb(client, mongo, stores):
+async def test_a_stream_outlives_an_outage_of_mongodb(client, mongo):
     task_id = (await client.post("/tasks", json=DIAGNOSTIC)).json()["data"]["task_id"]
     async with client.stream("GET", f"/tasks/{task_id}/events") as response:
         told = events(response)

@@ -14,12 +14,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from codefleet.service import Stores
 from codefleet.settings import Settings
 from codefleet.storage.api_keys import new_api_key
 from tests.integration.api.conftest import client_of, free_port
 from tests.integration.api.sse import events
-from tests.support.tasks import make_task
 from tests.support.waiting import eventually
 
 START_SECONDS = 30.0
@@ -119,12 +117,11 @@ async def test_a_bootstrap_key_of_the_wrong_form_is_one_clear_line_and_never_sho
     assert "Traceback" not in output
 
 
-async def test_asked_to_stop_it_finishes_requests_ends_streams_and_exits_0(ready, stores):
-    task = make_task()
-    await stores.tasks.insert(task)
+async def test_asked_to_stop_it_finishes_requests_ends_streams_and_exits_0(ready):
     async with client_of(ready.url, ready.key) as client, client_of(ready.url, ready.key) as other:
-        waiting = asyncio.create_task(other.get(f"/tasks/{task.task_id}?wait=60"))
-        async with client.stream("GET", f"/tasks/{task.task_id}/events") as response:
+        task_id = (await client.post("/tasks", json={"type": "diagnostic"})).json()["data"]["task_id"]
+        waiting = asyncio.create_task(other.get(f"/tasks/{task_id}?wait=60"))
+        async with client.stream("GET", f"/tasks/{task_id}/events") as response:
             told = events(response)
             await anext(told)
 

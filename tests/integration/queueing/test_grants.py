@@ -105,9 +105,8 @@ async def test_a_woken_inbox_delivers_within_a_tenth_of_a_second(
     assert sorted(took)[5] < 0.1
 
 
-async def test_an_inbox_that_nobody_wakes_is_looked_into_all_the_same(
-    sender: GrantBroker, receiver: GrantBroker, accepted: Accepted
-):
+@pytest.mark.usefixtures("receiver")
+async def test_an_inbox_that_nobody_wakes_is_looked_into_all_the_same(sender: GrantBroker, accepted: Accepted):
     await send(sender, "a")
     await accepted.has("a")
 
@@ -124,15 +123,12 @@ async def dead_letters(broker: GrantBroker) -> int:
     return int(await asyncio.to_thread(broker.client.zcard, f"{broker.namespace}:{inbox_of(WORKER)}.XQ"))
 
 
-@pytest.mark.parametrize(
-    "argument",
-    [{"grants": [], "version": 99}, {"grants": [{"task_id": "x"}]}, "garbage", None, 7, [[[]]]],
-    ids=["another version", "no epoch", "text", "null", "number", "list"],
-)
-async def test_a_message_that_cannot_be_read_is_put_aside_and_stops_nobody(
-    sender: GrantBroker, receiver: GrantBroker, accepted: Accepted, argument: object
+async def test_messages_that_cannot_be_read_are_put_aside_and_stop_nobody(
+    sender: GrantBroker, receiver: GrantBroker, accepted: Accepted
 ):
-    await send_raw(sender, argument)
+    unreadable = [{"grants": [], "version": 99}, {"grants": [{"task_id": "x"}]}, "garbage", None, 7, [[[]]]]
+    for argument in unreadable:
+        await send_raw(sender, argument)
     await send(sender, "next")
     receiver.wake(WORKER)
     await accepted.has("next")
@@ -140,7 +136,7 @@ async def test_a_message_that_cannot_be_read_is_put_aside_and_stops_nobody(
     async def dead() -> int:
         return await dead_letters(sender)
 
-    assert await eventually(dead) == 1
+    assert await eventually(dead, until=lambda count: count >= len(unreadable)) == len(unreadable)
     assert accepted.ids == ["next"]
 
 

@@ -27,7 +27,7 @@ async def reading(redis: Redis, stream: str, kind: Any = Hint) -> AsyncIterator[
 
     async def read() -> None:
         async for notice in read_stream(redis, stream, kind):
-            seen.append(notice)
+            seen.append(notice)  # noqa: PERF401 - one by one, to be seen meanwhile
 
     reader = asyncio.create_task(read())
     marker = SlotFreed(worker_id="marker", task_id="marker")
@@ -134,7 +134,7 @@ async def test_streams_expire_by_themselves(stores: Stores, settings: Settings):
     assert 0 < await stores.redis.ttl(control) <= 24 * 3600
 
 
-async def test_sending_goes_on_after_redis_was_away(stores: Stores, stream: str, settings: Settings):
+async def test_sending_goes_on_after_redis_was_away(stores: Stores, stream: str):
     pool = BlockingConnectionPool.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.2)
     nowhere = Redis(connection_pool=pool)
     writer = StreamWriter(nowhere)
@@ -167,7 +167,7 @@ async def test_a_reader_goes_on_after_redis_was_away(stores: Stores, stream: str
 
     async def read() -> None:
         async for notice in read_stream(Flaky(), stream, Hint):  # type: ignore[arg-type]
-            seen.append(notice)
+            seen.append(notice)  # noqa: PERF401 - one by one, to be seen meanwhile
 
     reader = asyncio.create_task(read())
 

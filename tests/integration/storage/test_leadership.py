@@ -94,12 +94,12 @@ class Away:
     def __init__(self) -> None:
         self.away = False
 
-    async def hold(self, holder: str, *, lease_seconds: float) -> int | None:
+    async def hold(self, holder: str, *, lease_seconds: float) -> int | None:  # noqa: ARG002
         if self.away:
             raise UnavailableError("away")
         return 1
 
-    async def release(self, holder: str) -> None:
+    async def release(self, holder: str) -> None:  # noqa: ARG002
         raise UnavailableError("away")
 
 

@@ -65,7 +65,7 @@ async def leased(tasks: TaskRepository, state: State = State.RUNNING, **fields: 
 async def test_a_task_is_read_as_it_was_stored(tasks: TaskRepository):
     now = utc_now()
     task = make_task(
-        prompt="naïve ‮ \n 🦊",
+        prompt="naïve \u202e \n 🦊",
         parameters={"output_lines": 3},
         tags=["a", "$b", "c.d"],
         result={"deep": [{"x": None}]},
@@ -244,7 +244,9 @@ async def test_a_repeated_move_is_recognised_after_others_have_followed(tasks: T
 
 async def test_each_of_a_mixed_batch_gets_its_own_answer(tasks: TaskRepository):
     running = [await leased(tasks, **({"epoch": 5} if index % 3 == 0 else {})) for index in range(30)]
-    answers = await asyncio.gather(*(tasks.apply(move(task, State.RUNNING, State.SUCCESS, epoch=1)) for task in running))
+    answers = await asyncio.gather(
+        *(tasks.apply(move(task, State.RUNNING, State.SUCCESS, epoch=1)) for task in running)
+    )
     assert answers == [index % 3 != 0 for index in range(30)]
     states = [(await read(tasks, task)).state for task in running]
     assert states == [State.RUNNING if index % 3 == 0 else State.SUCCESS for index in range(30)]

@@ -200,8 +200,33 @@ def quick(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, heartbeat_seconds=0.3, lease_seconds=3.0, drain_seconds=3.0)
 
 
+class NoInbox:
+    """Most tests hand grants to the worker themselves; Dramatiq's threads take a second to stop."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
 @pytest.fixture
-async def workshop(quick: Settings, stores: Stores) -> AsyncIterator[Workshop]:
+async def workshop(quick: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Workshop]:
+    monkeypatch.setattr("codefleet.execution.worker.Inbox", NoInbox)
+    async for made in _open_workshop(quick, stores):
+        yield made
+
+
+@pytest.fixture
+async def workshop_with_inbox(quick: Settings, stores: Stores) -> AsyncIterator[Workshop]:
+    async for made in _open_workshop(quick, stores):
+        yield made
+
+
+async def _open_workshop(quick: Settings, stores: Stores) -> AsyncIterator[Workshop]:
     made = Workshop(quick, stores)
     serving = asyncio.create_task(made.worker.serve(made.stop))
 

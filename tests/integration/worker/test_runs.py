@@ -15,10 +15,11 @@ from codefleet.domain.states import State
 from codefleet.domain.workers import WorkerState
 from codefleet.execution.drivers import Progress, Session, UsageReport
 from codefleet.execution.settle import RunFacts, settle
-from codefleet.messages import CancelRequested, Grant, InboxFilled
+from codefleet.messages import CancelRequested, Grant, Grants, InboxFilled
 from codefleet.queueing.broker import GrantBroker
 from codefleet.queueing.streams import control_stream
 from tests.integration.worker.conftest import Workshop
+from tests.support.waiting import eventually
 
 FACTS = RunFacts(usage=Usage(), log_from=None, log_to=None)
 
@@ -117,11 +118,10 @@ async def test_a_grant_that_cannot_be_claimed_now_can_be_claimed_later(workshop:
     await workshop.reaches(task, State.SUCCESS)
 
 
-async def test_grants_come_through_the_inbox(workshop: Workshop):
+async def test_grants_come_through_the_inbox(workshop_with_inbox: Workshop):
+    workshop = workshop_with_inbox
     broker = GrantBroker(workshop.settings.redis_url, workshop.settings.redis_prefix)
     task, grant = await workshop.granted()
-    from codefleet.messages import Grants
-
     await asyncio.to_thread(broker.send_grants, workshop.worker_id, Grants(grants=[grant]))
     stream = control_stream(workshop.settings.redis_prefix, workshop.worker_id)
     workshop.truth.notices.send(stream, InboxFilled())
@@ -177,8 +177,10 @@ async def test_a_cancel_while_the_agent_starts_is_not_overlooked(workshop: Works
 
 async def test_a_success_that_came_before_the_cancel_was_heard_stands(workshop: Workshop):
     task, run = await workshop.running()
+    workshop.tasks.away = True  # so that the cancel is written before the settle
     run.end()
     await workshop.move(task, State.RUNNING, State.CANCELLING)
+    workshop.tasks.away = False
     assert (await workshop.reaches(task, State.SUCCESS)).result == "done"
 
 
@@ -200,8 +202,6 @@ async def test_a_run_whose_task_was_given_away_stops_and_writes_nothing(workshop
 
     async def lines() -> list[str]:
         return await workshop.lines(task)
-
-    from tests.support.waiting import eventually
 
     await eventually(lines)
     await workshop.move(task, State.RUNNING, State.RETRY, worker_id=None, lease_renewed_at=None)

@@ -121,9 +121,7 @@ async def test_nothing_is_lost_while_the_store_is_away(store: Store, monkeypatch
     assert store.texts == ["a", "b"]
 
 
-async def test_an_abandoned_log_stores_nothing_more_and_holds_nobody_up(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-):
+async def test_an_abandoned_log_stores_nothing_more_and_holds_nobody_up(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(task_log, "_WAITING_LINES", 5)
     store.away = True
     log = log_to(store)

@@ -9,7 +9,7 @@ from codefleet.domain.retry import RETRIABLE, ErrorClass
 from codefleet.domain.settlement import settled_fields, settlement_of, settlement_of_loss
 from codefleet.domain.states import LEASED, TERMINAL, State
 from codefleet.domain.tasks import Attempt, Task
-from codefleet.execution.settle import RunFacts, _transition
+from codefleet.execution.settle import RunFacts, _decide
 from tests.support.tasks import make_task
 
 NOW = datetime(2026, 11, 5, 12, tzinfo=UTC)
@@ -62,9 +62,8 @@ def test_every_way_a_run_can_end_is_a_legal_way_through_the_table(
         max_retries=max_retries,
         retry_delay_seconds=retry_delay_seconds,
     )
-    settlement = settlement_of(task, outcome, NOW)
     # The transition checks each of its steps against the table.
-    transition = _transition(task, outcome, settlement, FACTS, "w")
+    settlement, transition = _decide(task, outcome, FACTS, "w")
     assert transition.path[0] is state
     assert transition.path[-1] is settlement.state
     assert settlement.state in TERMINAL | {State.RETRY}
@@ -86,8 +85,8 @@ def test_every_way_a_run_can_end_is_a_legal_way_through_the_table(
     ids=lambda outcome: getattr(outcome, "error_class", type(outcome).__name__),
 )
 def test_no_combination_of_state_and_outcome_is_illegal(state: State, outcome: Outcome):
-    task = task_in(state)
-    _transition(task, outcome, settlement_of(task, outcome, NOW), FACTS, "w")
+    settlement, transition = _decide(task_in(state), outcome, FACTS, "w")
+    assert (transition.path[0], transition.path[-1]) == (state, settlement.state)
 
 
 @pytest.mark.parametrize("outcome", [Cancelled(), TimedOut(timeout_seconds=1), HandedBack(reason="x")])

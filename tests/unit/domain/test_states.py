@@ -33,7 +33,9 @@ timeout: pending
 success:
 cancelled:
 """
-TABLE = {from_: set(targets.split()) for from_, _, targets in (line.partition(":") for line in REQUIRED.split("\n")[1:-1])}
+TABLE = {
+    from_: set(targets.split()) for from_, _, targets in (line.partition(":") for line in REQUIRED.split("\n")[1:-1])
+}
 
 
 def test_the_table_has_exactly_the_required_moves():

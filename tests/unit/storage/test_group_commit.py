@@ -1,8 +1,6 @@
 import asyncio
 from collections.abc import Sequence
 
-import pytest
-
 from codefleet.errors import UnavailableError
 from codefleet.storage.group_commit import GroupCommit
 

@@ -37,7 +37,7 @@ class Context:
         assert details is None
         self.percentages.append(percentage)
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:  # noqa: ARG002
         self.check()
 
     def allowed_path(self, path: str) -> Path:
