@@ -18,7 +18,7 @@ from tests.support.waiting import eventually, finished
 
 
 class NoAgent:
-    async def start(self, context: RunContext) -> AgentRun:
+    async def start(self, context: RunContext) -> AgentRun:  # noqa: ARG002 - the protocol has it
         raise AssertionError("no agent is meant to run here")
 
 
