@@ -2,41 +2,40 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
+from codefleet.errors import ConfigurationError
+
+GRACE_SECONDS = 3.0
+"""How long requests in flight have to end once the process is asked to stop."""
 _PROBE_SECONDS = 0.5
 
-log = structlog.get_logger(__name__)
 
-
-async def serve_http(
+@asynccontextmanager
+async def listening(
     app: Any,
     *,
     host: str,
     port: int,
-    stop: asyncio.Event,
-    ready: Callable[[], None],
     closing: Callable[[], None] = lambda: None,
-    grace_seconds: float = 3.0,
-) -> None:
-    """Serves `app` until `stop` is set; then lets requests in flight end.
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """Answers requests; the task that is given ends only if the server fails.
 
-    Processes of ours may share a port.
+    On the way out it takes no new requests and gives those in flight GRACE_SECONDS to end. Processes of ours may share
+    a port.
 
     Args:
-        ready: called once, when this very process has answered a request.
-        closing: called when the end begins; ends what would otherwise go on for ever, such as streams.
-        grace_seconds: how long requests in flight have to end.
+        closing: called first on the way out; ends what would otherwise go on for ever, such as streams.
 
     Raises:
-        SystemExit: with code 1, after a log line, if the port is taken.
+        ConfigurationError: the port cannot be had.
     """
-    address = _free_address(host, port)
+    address = free_address(host, port)
     answered = asyncio.Event()
     server = Server(
         _noticing(app, answered),
@@ -49,27 +48,31 @@ async def serve_http(
         log_enabled=False,
     )
     serving = asyncio.create_task(server.serve())
-    stopping = asyncio.create_task(stop.wait())
     try:
         await _until_answering(answered, address, port, serving)
-        ready()
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        yield serving
     finally:
-        stopping.cancel()
         closing()
         server.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait({serving}, timeout=grace_seconds)
+        await asyncio.wait({serving}, timeout=GRACE_SECONDS)
 
 
-def _noticing(app: Any, answered: asyncio.Event) -> Any:
-    async def noticing(scope: Any, receive: Any, send: Any) -> None:
-        answered.set()
-        await app(scope, receive, send)
+async def until_stopped(server: "asyncio.Task[None]", stop: asyncio.Event) -> None:
+    """Returns when `stop` is set; raises RuntimeError if the server ended by itself."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({server, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not stop.is_set():
+        server.result()
+        raise RuntimeError("the HTTP server ended by itself")
 
-    return noticing
 
+def free_address(host: str, port: int) -> str:
+    """The IP address of `host`, where the port is free or held by other processes of ours, which share it.
 
-def _free_address(host: str, port: int) -> str:
+    Raises:
+        ConfigurationError: there is no such address here, or somebody else has the port.
+    """
     try:
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -77,9 +80,18 @@ def _free_address(host: str, port: int) -> str:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(target)
     except OSError as error:
-        log.error("cannot listen", host=host, port=port, reason=error.strerror)  # noqa: TRY400
-        raise SystemExit(1) from None
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return str(target[0])
+
+
+def _noticing(app: Any, answered: asyncio.Event) -> Any:
+    """`app`, which also tells that this very process was asked: others may share the port."""
+
+    async def noticing(scope: Any, receive: Any, send: Any) -> None:
+        answered.set()
+        await app(scope, receive, send)
+
+    return noticing
 
 
 async def _until_answering(answered: asyncio.Event, address: str, port: int, serving: "asyncio.Task[None]") -> None:

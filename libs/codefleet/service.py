@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import structlog
@@ -27,7 +29,7 @@ from codefleet.storage.workers import WorkerRepository
 
 log = structlog.get_logger(__name__)
 
-ServiceMain = Callable[[Settings, asyncio.Event], Awaitable[None]]
+ServiceMain = Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]
 _USAGE_ERROR = 2
 _SWITCH_SECONDS = 0.0005
 
@@ -85,9 +87,27 @@ async def _with_signals(main: ServiceMain, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(settings, stop)
+    serving = asyncio.create_task(main(settings, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not _announced.is_set():
+        # Opening waits for MongoDB as long as it takes; whoever is asked to stop meanwhile has nothing to finish.
+        serving.cancel()
+    await asyncio.wait({serving})
+    if serving.cancelled():
+        return
+    try:
+        serving.result()
+    except ConfigurationError as error:
+        log.error("cannot serve", reason=error.message)  # noqa: TRY400 - the message says it all
+        raise SystemExit(1) from None
 
 
 def announce_ready(**fields: object) -> None:
     """Tells whoever started this process that it is up."""
+    _announced.set()
     log.info("service ready", pid=os.getpid(), **fields)
+
+
+_announced = threading.Event()

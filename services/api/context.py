@@ -24,7 +24,6 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         started_at: monotonic seconds.
-        answered: set by the first request that this very process answered.
         closing: set when the process is to end; whoever waits or streams ends then.
     """
 
@@ -35,7 +34,6 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
     hub: Hub
     metrics: Metrics
     started_at: float
-    answered: asyncio.Event
     closing: asyncio.Event
 
 

@@ -90,6 +90,9 @@ class SchedulerLoop:
             await duty()
         except UnavailableError as error:
             log.warning("duty put off", duty=name, reason=error.message)
+        except Exception:
+            # A document that cannot be read must not end the others' duties, nor this one for good.
+            log.exception("duty failed", duty=name)
 
     async def _wait(self) -> None:
         try:

@@ -10,11 +10,14 @@ from typing import Any
 
 import dramatiq
 import msgspec
+import structlog
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Middleware, ShutdownNotifications
 
 from codefleet.messages import Grants
 from codefleet.queueing.redis import CONNECT_SECONDS, REPLY_SECONDS
+
+log = structlog.get_logger(__name__)
 
 RUN_ACTOR = "run"
 _IDLE_SECONDS = 1.0
@@ -97,7 +100,12 @@ def _waking_consumer(base: Any) -> Callable[..., Any]:
             self._woken = broker.waker_of(queue_name)
 
         def __next__(self) -> Any:
-            message = super().__next__()
+            try:
+                message = super().__next__()
+            except (dramatiq.errors.DecodeError, TypeError) as error:
+                # Left to itself it would end this consumer, and with it what else was fetched.
+                log.warning("message not understood", queue=self.queue_name, error=str(error))
+                return None
             if message is None:
                 self._woken.wait(_IDLE_SECONDS)
                 self._woken.clear()

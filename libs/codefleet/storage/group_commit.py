@@ -55,6 +55,8 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _start_batches(self) -> None:
         self._scheduled = False
+        # Who has given up waiting was answered that nothing happened, or may happen: let it be nothing.
+        self._waiting = [(item, future) for item, future in self._waiting if not future.done()]
         while self._waiting and len(self._batches) < self._max_batches:
             batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
             task = asyncio.get_running_loop().create_task(self._run(batch))

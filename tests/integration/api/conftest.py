@@ -1,5 +1,6 @@
 """The API over real HTTP, on stores of the test's own."""
 
+import functools
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,11 +9,13 @@ import httpx
 import pytest
 
 from codefleet.domain.identity import Identity, Role
+from codefleet.http_server import listening
 from codefleet.service import Stores
 from codefleet.settings import Settings
 from codefleet.storage.api_keys import new_api_key
+from services.api.app import create_app
 from services.api.context import Api
-from services.api.lifespan import listening, open_api
+from services.api.lifespan import close_streams, open_api
 
 ROLES = {"admin": Role.ADMIN, "monitor": Role.MONITOR, "alice": Role.SUBMITTER, "bob": Role.SUBMITTER}
 
@@ -28,8 +31,10 @@ def free_port() -> int:
 async def served(settings: Settings, stores: Stores) -> AsyncIterator[tuple[Api, str]]:
     """A running API and its URL."""
     port = free_port()
-    async with open_api(settings, stores) as opened, listening(opened, "127.0.0.1", port):
-        yield opened, f"http://127.0.0.1:{port}"
+    async with open_api(settings, stores) as opened:
+        closing = functools.partial(close_streams, opened)
+        async with listening(create_app(opened), host="127.0.0.1", port=port, closing=closing):
+            yield opened, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
