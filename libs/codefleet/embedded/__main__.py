@@ -64,4 +64,4 @@ def _write_stdout(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="codefleet")
