@@ -12,7 +12,6 @@ from codefleet_cli.commands.logs import logs
 from codefleet_cli.commands.submit import run, submit
 from codefleet_cli.commands.tasks import cancel, ls, show
 
-
 # A lone \b keeps click from joining the lines of the paragraph that follows.
 _HELP = """Run AI coding agents as dependable background jobs.
 
