@@ -38,10 +38,11 @@ class TasksReady(msgspec.Struct, frozen=True, kw_only=True, tag="tasks_ready"):
 
 
 class SlotFreed(msgspec.Struct, frozen=True, kw_only=True, tag="slot_freed"):
-    """Executor → scheduler: a worker has ended a task."""
+    """Executor → scheduler: a worker has ended a task that it had under this epoch."""
 
     worker_id: str
     task_id: str
+    epoch: int
 
 
 class WorkersChanged(msgspec.Struct, frozen=True, kw_only=True, tag="workers_changed"):

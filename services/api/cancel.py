@@ -60,6 +60,6 @@ def _tell(api: Api, task: Task, target: State) -> None:
     if task.worker_id is None:
         return
     if target is State.CANCELLED:
-        notices.send(wake_stream(prefix), SlotFreed(worker_id=task.worker_id, task_id=task.task_id))
+        notices.send(wake_stream(prefix), SlotFreed(worker_id=task.worker_id, task_id=task.task_id, epoch=task.epoch))
     else:
         notices.send(control_stream(prefix, task.worker_id), CancelRequested(task_id=task.task_id))

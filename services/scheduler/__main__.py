@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from codefleet.queueing.broker import GrantBroker
 from codefleet.service import announce_ready, open_stores, run_service
 from codefleet.settings import Settings
 from codefleet.storage.leadership import LeadershipRepository
@@ -14,14 +15,18 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     async with open_stores(settings) as stores:
         leaderships = LeadershipRepository(stores.mongo, "scheduler")
         leader = Leader(leaderships, lease_seconds=settings.leader_lease_seconds)
+        broker = GrantBroker(settings.redis_url, settings.redis_prefix)
         async with asyncio.TaskGroup() as duties:
             keeping = duties.create_task(leader.keep())
-            leading = duties.create_task(_lead_for_ever(leader, lambda: SchedulerLoop(stores, settings, leader)))
+            leading = duties.create_task(
+                _lead_for_ever(leader, lambda: SchedulerLoop(stores, settings, leader, broker))
+            )
             announce_ready()
             await stop.wait()
             leading.cancel()
             keeping.cancel()
         await leader.resign()
+        broker.close()
 
 
 async def _lead_for_ever(leader: Leader, new_loop: Callable[[], SchedulerLoop]) -> None:

@@ -1,4 +1,4 @@
-"""The leader's two loops: grant on each wake-up; make ready, reclaim and reconcile on each tick."""
+"""The leader's loops: grant on each wake-up; make ready, reclaim and reconcile each at its own pace."""
 
 import asyncio
 import time
@@ -31,8 +31,7 @@ Duty = Callable[[], Awaitable[object]]
 class SchedulerLoop:
     """Leads from its creation on; a new one is made for each term of leadership, so that nothing stale survives."""
 
-    def __init__(self, stores: Stores, settings: Settings, leader: Leader) -> None:
-        broker = GrantBroker(settings.redis_url, settings.redis_prefix)
+    def __init__(self, stores: Stores, settings: Settings, leader: Leader, broker: GrantBroker) -> None:
         self._stores = stores
         self._settings = settings
         self._leader = leader
@@ -49,43 +48,41 @@ class SchedulerLoop:
         )
         self._reclaim = ReclaimDuty(stores.tasks, stores.workers, broker, stores.notices, settings)
         self._reconcile = ReconcileDuty(stores.tasks, stores.ready)
-        self._last_run: dict[str, float] = {}
+        self._refresh_at = 0.0
 
     async def lead(self) -> None:
-        """Returns when the leadership is over."""
-        listening = asyncio.create_task(self._listen())
-        keeping_up = asyncio.create_task(self._keep_up())
-        try:
+        """Returns when the leadership is over; raises if one of the loops ends by a mistake of ours."""
+        async with asyncio.TaskGroup() as loops:
+            others = [
+                loops.create_task(self._listen()),
+                loops.create_task(self._repeat(_RECONCILE_SECONDS, "reconcile", self._reconcile.run)),
+                loops.create_task(self._repeat(_RECLAIM_SECONDS, "reclaim", self._reclaim.run)),
+                loops.create_task(self._repeat(self._settings.tick_seconds, "ready", self._promote)),
+            ]
             await self._dispatch()
-        finally:
-            listening.cancel()
-            keeping_up.cancel()
-            await asyncio.wait({listening, keeping_up})
+            for loop in others:
+                loop.cancel()
 
     async def _dispatch(self) -> None:
         """The short way: nothing but grants between a wake-up and the workers."""
         while self._leader.leads:
-            await self._every(_REFRESH_SECONDS, "refresh", self._occupancy.refresh)
-            await self._every(0.0, "grant", self._grant.run)
+            if time.monotonic() >= self._refresh_at:
+                self._refresh_at = time.monotonic() + _REFRESH_SECONDS
+                await self._attempt("refresh", self._occupancy.refresh)
+            await self._attempt("grant", self._grant.run)
             await self._wait()
 
-    async def _keep_up(self) -> None:
-        """What can wait a tick. Each duty stands alone: one that fails does not hold up the others."""
+    async def _repeat(self, seconds: float, name: str, duty: Duty) -> None:
+        """Each duty has a loop of its own: one that is slow or fails does not hold up the others."""
         while self._leader.leads:
-            await self._every(_RECONCILE_SECONDS, "reconcile", self._reconcile.run)
-            await self._every(_RECLAIM_SECONDS, "reclaim", self._reclaim.run)
-            await self._every(0.0, "ready", self._promote)
-            await asyncio.sleep(self._settings.tick_seconds)
+            await self._attempt(name, duty)
+            await asyncio.sleep(seconds)
 
     async def _promote(self) -> None:
         if await self._ready.run():
             self._woken.set()
 
-    async def _every(self, seconds: float, name: str, duty: Duty) -> None:
-        now = time.monotonic()
-        if not self._leader.leads or now - self._last_run.get(name, -seconds) < seconds:
-            return
-        self._last_run[name] = now
+    async def _attempt(self, name: str, duty: Duty) -> None:
         try:
             await duty()
         except UnavailableError as error:
@@ -105,8 +102,8 @@ class SchedulerLoop:
     async def _listen(self) -> None:
         async for hint in read_stream(self._stores.redis, wake_stream(self._settings.redis_prefix), Hint):
             match hint:
-                case SlotFreed(worker_id=worker_id, task_id=task_id):
-                    self._occupancy.free(worker_id, task_id)
+                case SlotFreed(worker_id=worker_id, task_id=task_id, epoch=epoch):
+                    self._occupancy.free(worker_id, task_id, epoch)
                 case WorkersChanged():
-                    self._last_run.pop("refresh", None)
+                    self._refresh_at = 0.0
             self._woken.set()

@@ -14,21 +14,23 @@ class Occupancy:
         self._tasks = tasks
         self._workers = workers
         self._present: list[Worker] = []
-        self._held: dict[str, set[str]] = defaultdict(set)
+        self._held: dict[str, dict[str, int]] = defaultdict(dict)
 
     async def refresh(self) -> None:
         """Reads the truth. What was granted before is in it; a hint that comes later is newer."""
         self._present = await self._workers.present()
-        held: dict[str, set[str]] = defaultdict(set)
+        held: dict[str, dict[str, int]] = defaultdict(dict)
         for lease in await self._tasks.leases():
-            held[lease.worker_id].add(lease.task_id)
+            held[lease.worker_id][lease.task_id] = lease.epoch
         self._held = held
 
-    def occupy(self, worker_id: str, task_id: str) -> None:
-        self._held[worker_id].add(task_id)
+    def occupy(self, worker_id: str, task_id: str, epoch: int) -> None:
+        self._held[worker_id][task_id] = epoch
 
-    def free(self, worker_id: str, task_id: str) -> None:
-        self._held[worker_id].discard(task_id)
+    def free(self, worker_id: str, task_id: str, epoch: int) -> None:
+        """Late news of an earlier epoch frees nothing."""
+        if self._held[worker_id].get(task_id) == epoch:
+            del self._held[worker_id][task_id]
 
     def groups(self) -> dict[tuple[Queue, ...], dict[str, Load]]:
         """The workers that take tasks, by the queues that they serve."""

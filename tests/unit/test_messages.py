@@ -23,7 +23,7 @@ from codefleet.messages import (
         (InboxFilled(), Control),
         (CancelRequested(task_id="a"), Control),
         (TasksReady(), Hint),
-        (SlotFreed(worker_id="w", task_id="a"), Hint),
+        (SlotFreed(worker_id="w", task_id="a", epoch=1), Hint),
         (WorkersChanged(), Hint),
         (TaskChanged(task_id="a"), TaskChanged),
     ],

@@ -13,6 +13,8 @@ from codefleet.domain.tasks import Task, TaskError
 _MAX_RETRY_AFTER_SECONDS = 31 * 24 * 3600.0
 """No quota resets later than that; what a service says beyond it is a mistake."""
 
+_MAX_MESSAGE_CHARACTERS = 2_000
+
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """Where the task goes. `due_at` is set only when it waits to be tried again."""
@@ -49,23 +51,24 @@ def settlement_of(task: Task, outcome: Outcome, now: datetime) -> Settlement:
 
 
 def _failed(task: Task, outcome: Failed, now: datetime) -> Settlement:
-    error = TaskError(
-        class_=outcome.error_class,
-        code=outcome.code,
-        message=outcome.message,
-        advice=outcome.advice,
-    )
+    message = shortened(outcome.message)
+    error = TaskError(class_=outcome.error_class, code=outcome.code, message=message, advice=outcome.advice)
     if not may_retry(outcome.error_class, retry_count=task.retry_count, max_retries=task.max_retries):
-        return Settlement(state=State.FAILURE, cause=outcome.message, error=error)
+        return Settlement(state=State.FAILURE, cause=message, error=error)
     delay = backoff_seconds(task.retry_count, base_seconds=task.retry_delay_seconds)
     delay = max(delay, min(_MAX_RETRY_AFTER_SECONDS, outcome.retry_after_seconds or 0.0))
     return Settlement(
         state=State.RETRY,
-        cause=outcome.message,
+        cause=message,
         error=error,
         due_at=now + timedelta(seconds=delay),
         counts_as_retry=True,
     )
+
+
+def shortened(message: str) -> str:
+    """A message as a task document should carry it; the whole text is in the log."""
+    return message if len(message) <= _MAX_MESSAGE_CHARACTERS else message[:_MAX_MESSAGE_CHARACTERS] + "…"
 
 
 def settlement_of_loss(task: Task, now: datetime) -> Settlement:

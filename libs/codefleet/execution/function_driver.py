@@ -11,7 +11,7 @@ import msgspec
 from codefleet.domain.outcomes import Failed, Success
 from codefleet.domain.paths import PathNotAllowedError, check_really
 from codefleet.domain.retry import ErrorClass
-from codefleet.execution.drivers import AgentEvent, DriverError, Log, Progress, Result, RunContext
+from codefleet.execution.drivers import AgentEvent, AgentRun, DriverError, Log, Progress, Result, RunContext
 from codefleet.tasktypes.context import RunStopped
 from codefleet.tasktypes.registry import TaskFunction
 
@@ -34,6 +34,23 @@ class FunctionDriver:
                 Failed(error_class=ErrorClass.VALIDATION, code="INVALID_PARAMETERS", message=str(error)),
             ) from error
         return FunctionRun(self._function, parameters, context, self._work_roots)
+
+
+class UnknownTypeDriver:
+    """Refuses a task whose type this process does not have, such as one of a newer version."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def start(self, context: RunContext) -> AgentRun:  # noqa: ARG002 - the protocol has it
+        raise DriverError(
+            Failed(
+                error_class=ErrorClass.CONFIGURATION,
+                code="UNKNOWN_TASK_TYPE",
+                message=f"This executor does not know tasks of type {self._name!r}",
+                advice="Bring api and executors to the same version, then submit it again",
+            ),
+        )
 
 
 class FunctionRun:
@@ -113,6 +130,9 @@ class FunctionRun:
         except Exception as error:  # noqa: BLE001 - a third party's function may raise anything
             message = f"{type(error).__name__}: {error}"
             outcome = Failed(error_class=ErrorClass.SYSTEM_FAILURE, code="TASK_FUNCTION_FAILED", message=message)
+        if self._stopping.is_set() and self._events.full():
+            # Whoever stopped it may have left the queue; the result must not wait for room.
+            self._events.get_nowait()
         await self._events.put(Result(outcome=outcome))
 
 

@@ -118,7 +118,9 @@ class Run:
         settlement = await self._settle(outcome, facts)
         if settlement is not None:
             log.info("task settled", state=settlement.state, cause=settlement.cause)
-        self._notify(SlotFreed(worker_id=self._environment.worker_id, task_id=self.task.task_id), TasksReady())
+        self._notify(
+            SlotFreed(worker_id=self._environment.worker_id, task_id=self.task.task_id, epoch=self.epoch), TasksReady()
+        )
 
     async def _settle(self, outcome: Outcome, facts: RunFacts) -> Settlement | None:
         def settling(outcome: Outcome, facts: RunFacts) -> Awaitable[Settlement | None]:

@@ -14,7 +14,7 @@ from codefleet.domain.workers import Worker, WorkerState
 from codefleet.errors import UnavailableError
 from codefleet.execution.claim import claim
 from codefleet.execution.drivers import AgentDriver
-from codefleet.execution.function_driver import FunctionDriver
+from codefleet.execution.function_driver import FunctionDriver, UnknownTypeDriver
 from codefleet.execution.inbox import Inbox
 from codefleet.execution.leases import Leases
 from codefleet.execution.run import Run, RunEnvironment
@@ -88,7 +88,8 @@ class ExecutorWorker:
     async def _accept(self, grants: Grants) -> None:
         asked_at = time.monotonic()
         try:
-            claimed = await claim(grants.grants, self._worker.worker_id, self._stores.tasks)
+            until = asked_at + self._settings.claim_seconds
+            claimed = await claim(grants.grants, self._worker.worker_id, self._stores.tasks, until=until)
         except UnavailableError:
             log.warning("grants not claimed: MongoDB is away", count=len(grants.grants))
             return
@@ -110,7 +111,9 @@ class ExecutorWorker:
             log.error("run ended unsettled", task_id=run.task.task_id, error=repr(error))
 
     def _driver_of(self, task: Task) -> AgentDriver:
-        type_ = TASK_TYPES[task.type]
+        type_ = TASK_TYPES.get(task.type)
+        if type_ is None:
+            return UnknownTypeDriver(task.type)
         if type_.function is None:
             return self._agent
         return FunctionDriver(type_.function, type_.parameters[task.executor], self._settings.work_roots)

@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from codefleet.domain.priority import ready_score
 from codefleet.domain.queues import Queue
@@ -77,6 +78,7 @@ class ReadyIndex:
         self._prefix = f"{prefix}:ready"
         self._taken = f"{prefix}:taken"
         self._marker = f"{prefix}:indexed"
+        self._rebuilding = f"{prefix}:indexing"
         self._take = redis.register_script(_TAKE)
 
     async def add(self, entries: Iterable[Entry]) -> None:
@@ -147,13 +149,22 @@ class ReadyIndex:
                 return sum(await pipeline.execute())
 
     async def is_whole(self) -> bool:
-        """False once Redis has lost its data since `mark_whole`."""
+        """False once Redis has lost its data since `end_rebuild`."""
         with translated():
             return bool(await self._redis.exists(self._marker))
 
-    async def mark_whole(self) -> None:
+    async def begin_rebuild(self) -> None:
         with translated():
-            await self._redis.set(self._marker, 1)
+            await self._redis.set(self._rebuilding, 1)
+
+    async def end_rebuild(self) -> bool:
+        """Makes the index count as whole; False if Redis has lost its data again since `begin_rebuild`."""
+        with translated():
+            try:
+                await self._redis.rename(self._rebuilding, self._marker)
+            except ResponseError:  # there is no such key
+                return False
+        return True
 
     def _projects_key(self, queue: Queue) -> str:
         return f"{self._prefix}:{queue}"

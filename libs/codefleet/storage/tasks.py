@@ -13,7 +13,7 @@ from codefleet.domain.states import LEASED, WAITING, State
 from codefleet.domain.tasks import Move, Task, TaskProgress
 from codefleet.domain.transitions import Transition
 from codefleet.errors import ConflictError, UnavailableError
-from codefleet.storage.bson import from_bson, to_bson
+from codefleet.storage.bson import all_from_bson, from_bson, to_bson
 from codefleet.storage.group_commit import GroupCommit
 from codefleet.storage.mongo import Mongo, Raw, translated
 
@@ -142,7 +142,7 @@ class TaskRepository:
     async def get_many(self, task_ids: Sequence[str]) -> list[Task]:
         with translated():
             found = await self._tasks.find({"_id": {"$in": list(task_ids)}}).to_list(None)
-        return [from_bson(raw, Task) for raw in found]
+        return all_from_bson(found, Task)
 
     async def by_idempotency_key(self, user_id: str, key: str) -> Task | None:
         """The owner's task with this key, once it is durable: another process may be storing it right now."""
@@ -165,7 +165,7 @@ class TaskRepository:
             filter_["_id"] = {"$lt": before}
         with translated():
             cursor = self._tasks.find(filter_, _WITHOUT_BULK).sort("_id", -1).skip(offset).limit(limit)
-            return [from_bson(raw, Task) for raw in await cursor.to_list(limit)]
+            return all_from_bson(await cursor.to_list(limit), Task)
 
     async def count(self, wanted: TaskFilter) -> int:
         filter_ = _list_filter(wanted)
@@ -202,7 +202,7 @@ class TaskRepository:
             # The type again for the sake of the partial index.
             due = {"$lte": utc_now(), "$type": "date"}
             cursor = self._tasks.find({"due_at": due, "state": _waiting}).sort("due_at", 1)
-            return [from_bson(raw, Task) for raw in await cursor.limit(limit).to_list(limit)]
+            return all_from_bson(await cursor.limit(limit).to_list(limit), Task)
 
     async def ready_after(self, after: str, before: str, limit: int) -> list[Task]:
         """Waiting tasks that may start now with ids between `after` and `before`, in order of their ids."""
@@ -211,7 +211,7 @@ class TaskRepository:
             for state in WAITING:
                 cursor = self._tasks.find({"state": state, "_id": {"$gt": after, "$lt": before}, "due_at": None})
                 found += await cursor.sort("_id", 1).limit(limit).to_list(limit)
-        return [from_bson(raw, Task) for raw in sorted(found, key=lambda raw: str(raw["_id"]))[:limit]]
+        return all_from_bson(sorted(found, key=lambda raw: str(raw["_id"]))[:limit], Task)
 
     async def oldest_ready(self, queue: str) -> Task | None:
         with translated():
@@ -236,13 +236,13 @@ class TaskRepository:
             cursor = self._tasks.find(
                 {"lease_renewed_at": {"$type": "date"}, "state": _leased, "$expr": {"$or": ended}},
             )
-            return [from_bson(raw, Task) for raw in await cursor.limit(limit).to_list(limit)]
+            return all_from_bson(await cursor.limit(limit).to_list(limit), Task)
 
     # How
 
     async def _leases(self, filter_: Raw) -> list[Lease]:
         found = await self._tasks.find(filter_, {"state": 1, "epoch": 1, "worker_id": 1}).to_list(None)
-        return [from_bson(raw, Lease) for raw in found]
+        return all_from_bson(found, Lease)
 
     async def _get_batch(self, batch: Sequence[str]) -> Sequence[Task | None]:
         with translated():

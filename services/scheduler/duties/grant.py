@@ -66,8 +66,9 @@ class GrantDuty:
         inboxes: dict[str, list[Grant]] = defaultdict(list)
         for (task_id, worker_id), took_effect in zip(placed.items(), made, strict=True):
             if took_effect:
-                self._occupancy.occupy(worker_id, task_id)
-                inboxes[worker_id].append(Grant(task_id=task_id, epoch=candidates[task_id].epoch + 1))
+                grant = Grant(task_id=task_id, epoch=candidates[task_id].epoch + 1)
+                self._occupancy.occupy(worker_id, task_id, grant.epoch)
+                inboxes[worker_id].append(grant)
         # From here on MongoDB knows: what is not announced runs out and is granted again.
         await self._announce(inboxes)
         await self._ready.forget_taken(taken)

@@ -42,11 +42,12 @@ class ReconcileDuty:
 
     async def _rebuild(self) -> int:
         started, count, after = time.monotonic(), 0, ""
+        await self._ready.begin_rebuild()
         while tasks := await self._tasks.ready_after(after, _LAST_ID, _BATCH):
             await self._ready.add(entry_of(task) for task in tasks)
             count, after = count + len(tasks), tasks[-1].task_id
-        await self._ready.mark_whole()
-        log.warning("ready index rebuilt", tasks=count, seconds=round(time.monotonic() - started, 2))
+        whole = await self._ready.end_rebuild()
+        log.warning("ready index rebuilt", tasks=count, whole=whole, seconds=round(time.monotonic() - started, 2))
         return count
 
     async def _restore_taken(self) -> int:

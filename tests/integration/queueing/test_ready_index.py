@@ -148,8 +148,12 @@ async def test_projects_that_wait_for_nothing_are_not_kept(stores: Stores, setti
 
 async def test_the_index_knows_that_it_lost_its_data(stores: Stores, settings: Settings, ready: ReadyIndex):
     assert not await ready.is_whole()
+    await ready.begin_rebuild()
+    await lose(stores.redis, settings)
+    assert not await ready.end_rebuild(), "what was lost in the middle of a rebuild is not whole"
     await ready.add([entry("a", 1)])
-    await ready.mark_whole()
+    await ready.begin_rebuild()
+    assert await ready.end_rebuild()
     assert await ready.is_whole()
     await lose(stores.redis, settings)
     assert not await ready.is_whole()

@@ -30,10 +30,10 @@ async def reading(redis: Redis, stream: str, kind: Any = Hint) -> AsyncIterator[
             seen.append(notice)  # noqa: PERF401 - one by one, to be seen meanwhile
 
     reader = asyncio.create_task(read())
-    marker = SlotFreed(worker_id="marker", task_id="marker")
+    marker = SlotFreed(worker_id="marker", task_id="marker", epoch=1)
 
     async def in_place() -> bool:
-        await redis.xadd(stream, {b"n": b'{"type":"slot_freed","worker_id":"marker","task_id":"marker"}'})
+        await redis.xadd(stream, {b"n": b'{"type":"slot_freed","worker_id":"marker","task_id":"marker","epoch":1}'})
         return marker in seen
 
     if kind is Hint:
@@ -61,7 +61,7 @@ async def test_notices_are_read_in_the_order_in_which_they_were_sent(stores: Sto
     async with reading(stores.redis, stream) as seen:
         wanted: list[Any] = []
         for number in range(50):
-            wanted += [SlotFreed(worker_id="w", task_id=f"{number}"), TasksReady()]
+            wanted += [SlotFreed(worker_id="w", task_id=f"{number}", epoch=1), TasksReady()]
             stores.notices.send(stream, wanted[-2])
             stores.notices.send(stream, wanted[-1])
             await stores.notices.close()

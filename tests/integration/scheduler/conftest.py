@@ -64,6 +64,10 @@ class Fleet:
             ),
         )
 
+    async def index_is_whole(self) -> None:
+        await self.stores.ready.begin_rebuild()
+        assert await self.stores.ready.end_rebuild()
+
     async def task(self, task: Task) -> Task:
         found = await self.stores.tasks.get(task.task_id)
         assert found is not None

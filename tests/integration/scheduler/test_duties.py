@@ -60,7 +60,7 @@ async def old(fleet: Fleet, **fields: Any) -> Task:
 
 
 async def test_a_submit_that_died_before_it_was_indexed_is_found(fleet: Fleet):
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     lost = [await old(fleet), await old(fleet, state=State.RETRY, executor=Executor.CLAUDE)]
     await old(fleet, state=State.RUNNING)
     await old(fleet, due_at=in_seconds(60))
@@ -69,14 +69,14 @@ async def test_a_submit_that_died_before_it_was_indexed_is_found(fleet: Fleet):
 
 
 async def test_a_submit_under_way_is_left_to_its_submitter(fleet: Fleet):
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     await inserted(fleet)
     assert await fleet.reconcile.run() == 0
     assert await take(fleet) == []
 
 
 async def test_nothing_is_missing_where_nothing_was_lost(fleet: Fleet):
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     indexed = await old(fleet)
     await fleet.stores.ready.add([entry_of(indexed)])
     taken = await old(fleet)
@@ -90,7 +90,7 @@ async def test_nothing_is_missing_where_nothing_was_lost(fleet: Fleet):
 
 async def test_a_task_lost_long_ago_is_found_by_the_sweep(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("services.scheduler.duties.reconcile._BATCH", 3)
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     lost = [await old(fleet) for _ in range(10)]
     sweeping = ReconcileDuty(fleet.stores.tasks, fleet.stores.ready)
     sweeping._recent = "f"  # every submit has had its check
@@ -113,7 +113,7 @@ async def test_an_empty_redis_is_filled_again_as_a_whole(fleet: Fleet, monkeypat
 
 
 async def test_what_a_dead_scheduler_had_in_hand_is_restored(fleet: Fleet):
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     waiting, running = await put(fleet.stores), await put(fleet.stores)
     ten_seconds_ago = round((time.time() - 10) * 1000)
     assert len(await fleet.stores.ready.take([Queue.DEFAULT], 10, now_milliseconds=ten_seconds_ago)) == 2
@@ -133,7 +133,7 @@ async def test_what_a_dead_scheduler_had_in_hand_is_restored(fleet: Fleet):
 
 
 async def test_what_a_scheduler_has_in_hand_right_now_is_left_to_it(fleet: Fleet):
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     await put(fleet.stores)
     assert await take(fleet)
     assert await fleet.reconcile.run() == 0
@@ -141,7 +141,7 @@ async def test_what_a_scheduler_has_in_hand_right_now_is_left_to_it(fleet: Fleet
 
 
 async def test_restoring_does_not_cut_a_back_off_short(fleet: Fleet):
-    await fleet.stores.ready.mark_whole()
+    await fleet.index_is_whole()
     await put(fleet.stores, state=State.RETRY, due_at=in_seconds(60))
     await fleet.stores.ready.take([Queue.DEFAULT], 10, now_milliseconds=round((time.time() - 10) * 1000))
     assert await fleet.reconcile.run() == 0
@@ -203,9 +203,11 @@ async def test_a_freed_slot_is_granted_again_at_once(fleet: Fleet):
     first, second = await put(fleet.stores), await put(fleet.stores)
     await fleet.occupancy.refresh()
     assert await fleet.grant.run() == 1
-    fleet.occupancy.free("w", "unknown")
+    fleet.occupancy.free("w", "unknown", 1)
     assert await fleet.grant.run() == 0
-    fleet.occupancy.free("w", first.task_id)
+    fleet.occupancy.free("w", first.task_id, 0)
+    assert await fleet.grant.run() == 0, "late news of an earlier epoch"
+    fleet.occupancy.free("w", first.task_id, 1)
     assert await fleet.grant.run() == 1
     assert (await fleet.task(second)).worker_id == "w"
 
@@ -307,8 +309,8 @@ async def test_a_slot_that_is_freed_twice_is_one_free_slot(fleet: Fleet):
     task = await put(fleet.stores)
     await fleet.occupancy.refresh()
     await fleet.grant.run()
-    fleet.occupancy.free("w", task.task_id)
-    fleet.occupancy.free("w", task.task_id)
+    fleet.occupancy.free("w", task.task_id, 1)
+    fleet.occupancy.free("w", task.task_id, 1)
     assert fleet.occupancy.groups()[Queue.CLAUDE_EXECUTION, Queue.DEFAULT]["w"].free == 1
 
 

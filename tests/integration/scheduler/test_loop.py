@@ -8,6 +8,7 @@ import pytest
 from codefleet.clock import in_seconds
 from codefleet.domain.states import State
 from codefleet.domain.tasks import Task
+from codefleet.queueing.broker import GrantBroker
 from codefleet.service import Stores
 from codefleet.settings import Settings
 from codefleet.storage.leadership import LeadershipRepository
@@ -23,7 +24,8 @@ async def leading(stores: Stores, settings: Settings) -> AsyncIterator[Scheduler
     leader = Leader(LeadershipRepository(stores.mongo, "scheduler"), lease_seconds=settings.leader_lease_seconds)
     keeping = asyncio.create_task(leader.keep())
     await leader.elected()
-    loop = SchedulerLoop(stores, settings, leader)
+    broker = GrantBroker(settings.redis_url, settings.redis_prefix)
+    loop = SchedulerLoop(stores, settings, leader, broker)
     running = asyncio.create_task(loop.lead())
     yield loop
     keeping.cancel()
