@@ -1,6 +1,7 @@
 """What every service process is made of: settings, logs, signals and open stores."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 ServiceMain = Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]
 _USAGE_ERROR = 2
 _SWITCH_SECONDS = 0.0005
+_PR_SET_DUMPABLE = 4
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,17 +57,19 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         open_redis(settings.redis_url) as redis,
     ):
         notices = StreamWriter(redis)
-        yield Stores(
-            mongo=mongo,
-            redis=redis,
-            tasks=TaskRepository(mongo),
-            logs=LogRepository(mongo),
-            workers=WorkerRepository(mongo),
-            api_keys=ApiKeyRepository(),
-            ready=ReadyIndex(redis, settings.redis_prefix),
-            notices=notices,
-        )
-        await notices.close()
+        try:
+            yield Stores(
+                mongo=mongo,
+                redis=redis,
+                tasks=TaskRepository(mongo),
+                logs=LogRepository(mongo),
+                workers=WorkerRepository(mongo),
+                api_keys=ApiKeyRepository(),
+                ready=ReadyIndex(redis, settings.redis_prefix),
+                notices=notices,
+            )
+        finally:
+            await notices.close()
 
 
 def run_service(name: str, main: ServiceMain) -> None:
@@ -79,7 +83,13 @@ def run_service(name: str, main: ServiceMain) -> None:
     # Drivers of MongoDB and Dramatiq hop between threads on every call; the default of 5 ms a hop would be most of a
     # task's latency as soon as the event loop has something to do.
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _hide_from_neighbours()
     uvloop.run(_with_signals(main, settings))
+
+
+def _hide_from_neighbours() -> None:
+    """Keeps other processes of the same user, agents among them, from reading this one's environment and memory."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def _with_signals(main: ServiceMain, settings: Settings) -> None:

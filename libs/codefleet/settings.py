@@ -15,7 +15,7 @@ PREFIX = "CODEFLEET_"
 
 
 class Secret(str):
-    """A string that shows itself only where it is used: `repr` and log lines get a mask."""
+    """A string that `repr` masks, and with it the representation of whatever holds it."""
 
     __slots__ = ()
 
@@ -26,12 +26,12 @@ class Secret(str):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One field for each `CODEFLEET_<FIELD>` variable. Durations are seconds, sizes are bytes.
 
-    The lease figures decide recovery: a dead worker's tasks are granted anew between `lease_seconds -
-    heartbeat_seconds` and `lease_seconds + tick` after its death.
+    The lease figures decide recovery: a dead worker's leases end between `lease_seconds - heartbeat_seconds` and
+    `lease_seconds` after its death, and its tasks are granted anew about a second later.
     """
 
-    mongo_url: str
-    redis_url: str
+    mongo_url: Secret
+    redis_url: Secret
     mongo_database: str = "codefleet"
     redis_prefix: str = "codefleet"
 
@@ -52,8 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leader_lease_seconds: float = 4.0
     drain_seconds: float = 5.0
     """How long a stopping executor waits for its agents to die before it leaves them to their guardians."""
-    max_output_bytes: int = 64 * 1024 * 1024
-    """Cap on the stored log of one task; what exceeds it is counted and marked, not stored."""
+    max_log_bytes: int = 64 * 1024 * 1024
+    """Cap on the stored log of one run; what exceeds it is counted and marked, not stored."""
 
     claude_binary: str = ""
     """Path of the Claude Code CLI; empty: the one bundled with claude-agent-sdk."""
@@ -104,8 +104,8 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _parse(key: str, raw: str, wanted: Any) -> Any:
-    if wanted is Path:
-        return Path(raw)
+    if wanted in {Path, Secret}:
+        return wanted(raw)
     if wanted == tuple[Path, ...]:
         return tuple(Path(part) for part in raw.split(os.pathsep) if part)
     try:

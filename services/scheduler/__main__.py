@@ -16,17 +16,19 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
         leaderships = LeadershipRepository(stores.mongo, "scheduler")
         leader = Leader(leaderships, lease_seconds=settings.leader_lease_seconds)
         broker = GrantBroker(settings.redis_url, settings.redis_prefix)
-        async with asyncio.TaskGroup() as duties:
-            keeping = duties.create_task(leader.keep())
-            leading = duties.create_task(
-                _lead_for_ever(leader, lambda: SchedulerLoop(stores, settings, leader, broker))
-            )
-            announce_ready()
-            await stop.wait()
-            leading.cancel()
-            keeping.cancel()
-        await leader.resign()
-        broker.close()
+        try:
+            async with asyncio.TaskGroup() as duties:
+                keeping = duties.create_task(leader.keep())
+                leading = duties.create_task(
+                    _lead_for_ever(leader, lambda: SchedulerLoop(stores, settings, leader, broker)),
+                )
+                announce_ready()
+                await stop.wait()
+                leading.cancel()
+                keeping.cancel()
+        finally:
+            await leader.resign()
+            broker.close()
 
 
 async def _lead_for_ever(leader: Leader, new_loop: Callable[[], SchedulerLoop]) -> None:

@@ -15,20 +15,25 @@ class Occupancy:
         self._workers = workers
         self._present: list[Worker] = []
         self._held: dict[str, dict[str, int]] = defaultdict(dict)
+        self._freed_meanwhile: set[tuple[str, str, int]] = set()
 
     async def refresh(self) -> None:
-        """Reads the truth. What was granted before is in it; a hint that comes later is newer."""
+        """Reads the truth. Hints that come while it is read may be newer, so they are heard once more."""
+        self._freed_meanwhile.clear()
         self._present = await self._workers.present()
         held: dict[str, dict[str, int]] = defaultdict(dict)
         for lease in await self._tasks.leases():
             held[lease.worker_id][lease.task_id] = lease.epoch
         self._held = held
+        for freed in self._freed_meanwhile.copy():
+            self.free(*freed)
 
     def occupy(self, worker_id: str, task_id: str, epoch: int) -> None:
         self._held[worker_id][task_id] = epoch
 
     def free(self, worker_id: str, task_id: str, epoch: int) -> None:
         """Late news of an earlier epoch frees nothing."""
+        self._freed_meanwhile.add((worker_id, task_id, epoch))
         if self._held[worker_id].get(task_id) == epoch:
             del self._held[worker_id][task_id]
 

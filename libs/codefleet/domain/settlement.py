@@ -71,10 +71,11 @@ def shortened(message: str) -> str:
     return message if len(message) <= _MAX_MESSAGE_CHARACTERS else message[:_MAX_MESSAGE_CHARACTERS] + "…"
 
 
-def settlement_of_loss(task: Task, now: datetime) -> Settlement:
-    """Decides for a task whose lease ended: its worker is dead, frozen or cut off.
+def settlement_of_loss(task: Task, now: datetime, *, worker_is_gone: bool) -> Settlement:
+    """Decides for a task whose lease ended.
 
-    Such a task is tried again at once and loses no retry, but after MAX_LOSSES it is taken for the cause.
+    Such a task is tried again at once and loses no retry. If its worker is gone as well, the task may be the cause:
+    after MAX_LOSSES it is taken for it. A worker that is still there was cut off for a while, which says nothing.
     """
     if task.state is State.RECEIVED:
         return Settlement(state=State.PENDING, cause="its worker was lost before it started", due_at=now)
@@ -86,7 +87,7 @@ def settlement_of_loss(task: Task, now: datetime) -> Settlement:
         message=f"Worker {task.worker_id} was lost while it ran the task",
     )
     losses = task.loss_count + 1
-    if losses >= MAX_LOSSES:
+    if worker_is_gone and losses >= MAX_LOSSES:
         error = TaskError(
             class_=ErrorClass.WORKER_LOST,
             code="POISON_TASK",
@@ -94,7 +95,7 @@ def settlement_of_loss(task: Task, now: datetime) -> Settlement:
             advice="Look at what the task does to its machine (memory, disk, processes) before you retry it",
         )
         return Settlement(state=State.FAILURE, cause=error.message, error=error, counts_as_loss=True)
-    return Settlement(state=State.RETRY, cause=error.message, error=error, due_at=now, counts_as_loss=True)
+    return Settlement(state=State.RETRY, cause=error.message, error=error, due_at=now, counts_as_loss=worker_is_gone)
 
 
 def settled_fields(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:

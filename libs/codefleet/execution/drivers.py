@@ -36,7 +36,6 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     scratch_directory: Path
     session_id: str
     lease_seconds: float
-    max_output_bytes: int
     environment: Mapping[str, str]
 
     @property

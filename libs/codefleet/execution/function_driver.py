@@ -69,7 +69,9 @@ class FunctionRun:
         self._work_roots = work_roots
         self._deadline = time.monotonic() + context.lease_seconds
         self._stopping = asyncio.Event()
-        self._events: asyncio.Queue[AgentEvent] = asyncio.Queue(_EVENTS_WAITING)
+        self._events: asyncio.Queue[AgentEvent] = asyncio.Queue()
+        # What bounds the queue; the result needs no room, so that it can never be held up.
+        self._room = asyncio.Semaphore(_EVENTS_WAITING)
         self._function = asyncio.get_running_loop().create_task(self._call(function, parameters))
 
     # As a run
@@ -77,6 +79,7 @@ class FunctionRun:
     async def events(self) -> AsyncIterator[AgentEvent]:
         while True:
             event = await self._events.get()
+            self._room.release()
             yield event
             if isinstance(event, Result):
                 return
@@ -93,12 +96,10 @@ class FunctionRun:
     # As the context of its function
 
     async def log(self, text: str) -> None:
-        self.check()
-        await self._events.put(Log(stream="agent", text=text))
+        await self._emit(Log(stream="agent", text=text))
 
     async def progress(self, percentage: float, *, step: str = "", details: dict[str, Any] | None = None) -> None:
-        self.check()
-        await self._events.put(Progress(percentage=percentage, current_step=step, details=details or {}))
+        await self._emit(Progress(percentage=percentage, current_step=step, details=details or {}))
 
     async def sleep(self, seconds: float) -> None:
         try:
@@ -116,6 +117,11 @@ class FunctionRun:
     def allowed_path(self, path: str) -> Path:
         return check_really(path, self._work_roots, field="path")
 
+    async def _emit(self, event: Log | Progress) -> None:
+        self.check()
+        await self._room.acquire()
+        self._events.put_nowait(event)
+
     async def _call(self, function: TaskFunction, parameters: msgspec.Struct) -> None:
         outcome: Success | Failed = _STOPPED
         try:
@@ -130,10 +136,7 @@ class FunctionRun:
         except Exception as error:  # noqa: BLE001 - a third party's function may raise anything
             message = f"{type(error).__name__}: {error}"
             outcome = Failed(error_class=ErrorClass.SYSTEM_FAILURE, code="TASK_FUNCTION_FAILED", message=message)
-        if self._stopping.is_set() and self._events.full():
-            # Whoever stopped it may have left the queue; the result must not wait for room.
-            self._events.get_nowait()
-        await self._events.put(Result(outcome=outcome))
+        self._events.put_nowait(Result(outcome=outcome))
 
 
 _STOPPED = Failed(error_class=ErrorClass.TEMPORARY, code="STOPPED", message="The run was stopped")

@@ -91,6 +91,9 @@ class Leases:
                     await self._renew(started)
             except (UnavailableError, TimeoutError):
                 log.warning("leases not renewed", held=len(self._held))
+            except Exception:
+                # Whatever it is, runs whose leases are not renewed must still be told in time.
+                log.exception("leases not renewed", held=len(self._held))
             self._lose_overdue()
             await asyncio.sleep(max(0.0, started + self._heartbeat_seconds - time.monotonic()))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from codefleet.domain.outcomes import Cancelled, Failed, HandedBack, Outcome, TimedOut, Usage
+from codefleet.domain.outcomes import Cancelled, Failed, HandedBack, Outcome, Success, TimedOut, Usage
 from codefleet.domain.retry import ErrorClass
 from codefleet.domain.settlement import Settlement
 from codefleet.domain.states import State
@@ -54,12 +54,17 @@ class RunEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     redis_prefix: str
     data_dir: Path
     work_roots: Sequence[Path]
-    max_output_bytes: int
+    max_log_bytes: int
     process_environment: Mapping[str, str]
 
 
 class _Lost(msgspec.Struct, frozen=True):
     """The lease is over: the run writes nothing more."""
+
+
+def _early(ending: Outcome | _Lost) -> Outcome:
+    """The outcome of a run that had to end; of a lost one nothing will be written."""
+    return HandedBack(reason="its lease is over") if isinstance(ending, _Lost) else ending
 
 
 class Run:
@@ -81,7 +86,7 @@ class Run:
             task_id=task.task_id,
             epoch=task.epoch,
             attempt=task.attempt,
-            max_characters=environment.max_output_bytes,
+            max_bytes=environment.max_log_bytes,
             flushed=self._notify,
         )
 
@@ -143,15 +148,21 @@ class Run:
                 code="OUTCOME_NOT_STORABLE",
                 message=f"What the run left behind cannot be stored ({type(error).__name__})",
             )
+        try:
             return await settling(unstorable, msgspec.structs.replace(facts, usage=Usage()))
+        except Exception:
+            # The lease ends, and with it the run.
+            log.exception("run not settled")
+            return None
 
     async def _outcome(self) -> Outcome:
         workspace: Workspace | None = None
         try:
             workspace = await self._prepare()
+            if self._ending is not None:
+                return _early(self._ending)
             self._agent = await self._driver.start(self._context(workspace))
             self._agent.renew(self._lease_until - time.monotonic())
-            await self._enter_running()
             return await self._follow(self._agent)
         except DriverError as error:
             await self._log.write("system", error.outcome.message)
@@ -186,7 +197,6 @@ class Run:
             scratch_directory=workspace.scratch_directory,
             session_id=task.session_id,
             lease_seconds=max(0.0, self._lease_until - time.monotonic()),
-            max_output_bytes=self._environment.max_output_bytes,
             environment=self._environment.process_environment,
         )
 
@@ -214,23 +224,24 @@ class Run:
     async def _follow(self, agent: AgentRun) -> Outcome:
         """Takes the agent's events until it has ended, by itself or because it had to."""
         stopping = asyncio.get_running_loop().create_task(self._stop_when_due(agent))
-        forced = False
         result: Result | None = None
         try:
+            await self._enter_running()
             async for event in agent.events():
                 if isinstance(event, Result):
-                    result, forced = event, self._must_end.is_set()
+                    result = event
                 else:
                     await self._take(event)
         finally:
             stopping.cancel()
             # Whatever happened, nothing of the run is alive when its directory and its task are given away.
             await agent.stop(grace_seconds=0.0)
-        if forced and self._ending is not None and not isinstance(self._ending, _Lost):
-            return self._ending
         if result is None:
             raise RuntimeError("the driver ended without a result")
-        return result.outcome
+        # Work that was done when the end was asked for is not done again.
+        if self._ending is None or isinstance(result.outcome, Success):
+            return result.outcome
+        return _early(self._ending)
 
     async def _stop_when_due(self, agent: AgentRun) -> None:
         timeout = self.task.timeout_seconds

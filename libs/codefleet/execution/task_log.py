@@ -23,7 +23,7 @@ class TaskLog:
     """Line numbers rise by one within the run; `flushed` is called after lines became durable.
 
     Args:
-        max_characters: what exceeds it is counted and marked, not stored.
+        max_bytes: what exceeds it is counted and marked, not stored.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class TaskLog:
         task_id: str,
         epoch: int,
         attempt: int,
-        max_characters: int,
+        max_bytes: int,
         flushed: Callable[[], None],
     ) -> None:
         self._logs = logs
@@ -41,7 +41,7 @@ class TaskLog:
         self._epoch = epoch
         self._attempt = attempt
         self._flushed = flushed
-        self._room = max_characters
+        self._room = max_bytes
         self._cut_lines = 0
         self._lines: list[LogLine] = []
         self._stored = 0
@@ -63,7 +63,7 @@ class TaskLog:
     async def write(self, stream: Stream, text: str) -> None:
         """Adds a line; waits while too many are on their way, which slows the agent down to what can be stored."""
         await self._has_room.wait()
-        self._room -= len(text) + 1  # with its line end, so that empty lines fill the log too
+        self._room -= len(text.encode(errors="surrogatepass")) + 1  # with its line end: empty lines fill it too
         if self._room < 0:
             self._cut_lines += 1
             return

@@ -53,6 +53,7 @@ class ExecutorWorker:
         )
         self._broker = GrantBroker(settings.redis_url, settings.redis_prefix)
         self._runs: dict[asyncio.Task[None], Run] = {}
+        self._slots = asyncio.Semaphore(settings.slots)
         self._leases = Leases(
             self._worker.worker_id,
             stores.tasks,
@@ -68,7 +69,7 @@ class ExecutorWorker:
             redis_prefix=settings.redis_prefix,
             data_dir=settings.data_dir,
             work_roots=settings.work_roots,
-            max_output_bytes=settings.max_output_bytes,
+            max_log_bytes=settings.max_log_bytes,
             process_environment=os.environ,
         )
 
@@ -100,9 +101,14 @@ class ExecutorWorker:
         lease_seconds = self._leases.usable_seconds - (time.monotonic() - asked_at)
         run = Run(task, self._driver_of(task), self._environment, lease_seconds=lease_seconds)
         self._leases.hold(task.task_id, run, asked_at=asked_at)
-        executing = asyncio.get_running_loop().create_task(run.execute())
+        executing = asyncio.get_running_loop().create_task(self._in_slot(run))
         self._runs[executing] = run
         executing.add_done_callback(self._ended)
+
+    async def _in_slot(self, run: Run) -> None:
+        # The scheduler grants to free slots only; a run that is still dying may hold one that it takes for free.
+        async with self._slots:
+            await run.execute()
 
     def _ended(self, executing: asyncio.Task[None]) -> None:
         run = self._runs.pop(executing)

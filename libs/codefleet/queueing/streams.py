@@ -5,7 +5,6 @@ and also looks there on its own now and then, so a lost notice costs time, never
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -89,10 +88,11 @@ async def read_stream(redis: Redis, stream: str, kind: Any) -> AsyncIterator[Any
     A notice that cannot be decoded is logged and passed over.
     """
     decoder = msgspec.json.Decoder(kind)
-    last = await _last_id(redis, stream)
+    last: bytes | None = None
     while True:
         try:
             with translated():
+                last = last or await _newest_id(redis, stream)
                 # A stream that was lost starts again at the present time, so the old position stays valid.
                 answer = cast("Any", await redis.xread({stream: last}, count=500, block=_BLOCK_MILLISECONDS))
         except UnavailableError:
@@ -109,11 +109,9 @@ async def read_stream(redis: Redis, stream: str, kind: Any) -> AsyncIterator[Any
                 yield notice
 
 
-async def _last_id(redis: Redis, stream: str) -> bytes:
-    with contextlib.suppress(UnavailableError), translated():
-        newest = cast("Any", await redis.xrevrange(stream, count=1))
-        return newest[0][0] if newest else b"0"
-    return b"0"
+async def _newest_id(redis: Redis, stream: str) -> bytes:
+    newest = cast("Any", await redis.xrevrange(stream, count=1))
+    return cast("bytes", newest[0][0]) if newest else b"0"
 
 
 def _streams(answer: Any) -> Any:

@@ -38,6 +38,11 @@ def translated() -> Iterator[None]:
         raise ConflictError("This already exists") from error
     except (errors.ConnectionFailure, errors.ExecutionTimeout, errors.WriteConcernError, errors.WTimeoutError) as error:
         raise UnavailableError("The database is away; try again shortly") from error
+    except errors.BulkWriteError as error:
+        failed = [*error.details.get("writeErrors", ()), *error.details.get("writeConcernErrors", ())]
+        if any(item.get("code") in _TRANSIENT_CODES for item in failed) or error.details.get("writeConcernErrors"):
+            raise UnavailableError("The database cannot take the write now; try again shortly") from error
+        raise
     except errors.OperationFailure as error:
         if error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
             raise UnavailableError("The database cannot take the write now; try again shortly") from error

@@ -105,7 +105,6 @@ class Stage:
             scratch_directory=scratch,
             session_id=str(uuid.uuid4()),
             lease_seconds=lease_seconds,
-            max_output_bytes=1 << 20,
             environment=self.environment,
         )
         performance = Performance(await self.driver.start(context), context)

@@ -342,7 +342,7 @@ async def held(fleet: Fleet, state: State, *, seconds: float = 100, **fields: An
 )
 async def test_a_task_whose_lease_has_ended_goes_on_elsewhere(fleet: Fleet, state: State, expected: State):
     task = await held(fleet, state)
-    assert await fleet.reclaim.run() == 1
+    assert await fleet.run_reclaim() == 1
     after = await fleet.task(task)
     assert after.state is expected
     assert after.worker_id is None
@@ -352,7 +352,7 @@ async def test_a_task_whose_lease_has_ended_goes_on_elsewhere(fleet: Fleet, stat
     assert [(move.from_, move.to, move.actor) for move in after.history] == [(state, expected, "scheduler")]
     assert after.attempts[0].outcome == expected
     assert after.attempts[0].ended_at is not None
-    assert await fleet.reclaim.run() == 0
+    assert await fleet.run_reclaim() == 0
     if expected is not State.CANCELLED:
         assert await fleet.ready.run() == 1
         assert await take(fleet) == [task.task_id]
@@ -360,7 +360,7 @@ async def test_a_task_whose_lease_has_ended_goes_on_elsewhere(fleet: Fleet, stat
 
 async def test_the_third_loss_ends_a_task_as_poison(fleet: Fleet):
     task = await held(fleet, State.RUNNING, loss_count=2)
-    assert await fleet.reclaim.run() == 1
+    assert await fleet.run_reclaim() == 1
     after = await fleet.task(task)
     assert after.state is State.FAILURE
     assert after.error is not None
@@ -372,7 +372,7 @@ async def test_the_third_loss_ends_a_task_as_poison(fleet: Fleet):
 
 async def test_leases_in_force_are_left_alone(fleet: Fleet):
     tasks = [await held(fleet, State.RUNNING, seconds=1), await held(fleet, State.RECEIVED, seconds=1)]
-    assert await fleet.reclaim.run() == 0
+    assert await fleet.run_reclaim() == 0
     assert [await fleet.task(task) for task in tasks] == tasks
 
 
@@ -380,7 +380,7 @@ async def test_a_grant_that_nobody_claims_goes_back_earlier_than_a_lease_ends(fl
     between = (fleet.settings.claim_seconds + fleet.settings.lease_seconds) / 2
     unclaimed = await held(fleet, State.RECEIVED, seconds=between)
     running = await held(fleet, State.RUNNING, seconds=between)
-    assert await fleet.reclaim.run() == 1
+    assert await fleet.run_reclaim() == 1
     assert (await fleet.task(unclaimed)).state is State.PENDING
     assert (await fleet.task(running)).state is State.RUNNING
 
@@ -389,7 +389,7 @@ async def test_a_lease_renewed_at_the_last_moment_is_not_reclaimed(fleet: Fleet)
     task = await held(fleet, State.RUNNING)
     seen = await fleet.task(task)
     assert await fleet.stores.tasks.renew("gone", {task.task_id: 1}) == {task.task_id: State.RUNNING}
-    assert not await fleet.reclaim._reclaim(seen)
+    assert not await fleet.reclaim._reclaim(seen, worker_is_gone=True)
     after = await fleet.task(task)
     assert after.state is State.RUNNING
     assert after.history == []
@@ -407,14 +407,14 @@ async def test_reclaiming_and_settling_at_once_ends_in_one_of_the_two(fleet: Fle
             attempt=1,
             fields={"worker_id": None, "lease_renewed_at": None},
         )
-        reclaimed, settled = await asyncio.gather(fleet.reclaim.run(), fleet.stores.tasks.apply(settle))
+        reclaimed, settled = await asyncio.gather(fleet.run_reclaim(), fleet.stores.tasks.apply(settle))
         assert reclaimed + settled == 1
         assert (await fleet.task(task)).state is (State.SUCCESS if settled else State.RETRY)
 
 
 async def test_two_schedulers_reclaim_a_task_once(fleet: Fleet):
     task = await held(fleet, State.RUNNING)
-    assert sorted(await asyncio.gather(*(fleet.reclaim.run() for _ in range(3)))) == [0, 0, 1]
+    assert sorted(await asyncio.gather(*(fleet.run_reclaim() for _ in range(3)))) == [0, 0, 1]
     assert (await fleet.task(task)).loss_count == 1
 
 
@@ -430,7 +430,7 @@ async def test_a_silent_worker_is_given_up_and_its_inbox_discarded(fleet: Fleet)
         {"_id": "w"},
         {"$set": {"heartbeat_at": utc_now() - timedelta(minutes=5)}},
     )
-    await fleet.reclaim.run()
+    await fleet.run_reclaim()
     assert grants_sent(fleet, "w") == []
     assert len(grants_sent(fleet, "alive")) == 1
     await fleet.occupancy.refresh()

@@ -12,6 +12,8 @@ from codefleet.queueing.broker import GrantBroker
 from codefleet.service import Stores
 from codefleet.settings import Settings
 from codefleet.storage.leadership import LeadershipRepository
+from services.scheduler.duties.reclaim import ReclaimDuty
+from services.scheduler.duties.reconcile import ReconcileDuty
 from services.scheduler.leader import Leader
 from services.scheduler.loop import SchedulerLoop
 from tests.integration.scheduler.conftest import Fleet
@@ -60,18 +62,27 @@ async def test_all_waiting_tasks_are_granted_although_redis_was_emptied(fleet: F
         await granted(fleet, task)
 
 
-async def test_a_duty_that_fails_holds_up_no_other(
-    fleet: Fleet, leading: SchedulerLoop, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def broken_duties(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Reclaim and reconcile raise whenever they run; the event tells that one has."""
     tried = asyncio.Event()
 
-    async def broken() -> int:
+    async def broken(_: object) -> int:
         tried.set()
         raise ZeroDivisionError("a bug, or a document that cannot be read")
 
-    monkeypatch.setattr(leading._reclaim, "run", broken)
-    monkeypatch.setattr(leading._reconcile, "run", broken)
-    await asyncio.wait_for(tried.wait(), 5)
+    monkeypatch.setattr(ReclaimDuty, "run", broken)
+    monkeypatch.setattr(ReconcileDuty, "run", broken)
+    return tried
+
+
+async def test_a_duty_that_fails_holds_up_no_other(
+    broken_duties: asyncio.Event,
+    leading: SchedulerLoop,  # noqa: ARG001 - begins to lead after the duties were broken
+    fleet: Fleet,
+):
+    async with asyncio.timeout(5):
+        await broken_duties.wait()
     await fleet.worker("w")
     task = make_task(due_at=in_seconds(0.2))
     await fleet.stores.tasks.insert(task)

@@ -40,14 +40,14 @@ async def store() -> Store:
     return Store()
 
 
-def log_to(store: Store, *, max_characters: int = 10**6, flushed: list[int] | None = None) -> TaskLog:
+def log_to(store: Store, *, max_bytes: int = 10**6, flushed: list[int] | None = None) -> TaskLog:
     count = flushed if flushed is not None else []
     return TaskLog(
         store,  # type: ignore[arg-type]
         task_id="t",
         epoch=2,
         attempt=1,
-        max_characters=max_characters,
+        max_bytes=max_bytes,
         flushed=lambda: count.append(1),
     )
 
@@ -79,7 +79,7 @@ async def test_a_log_without_lines_has_no_last_line(store: Store):
 
 
 async def test_what_exceeds_the_cap_is_counted_and_marked(store: Store):
-    log = log_to(store, max_characters=100)
+    log = log_to(store, max_bytes=100)
     await write(log, ["x" * 30] * 10)
     await log.close()
     assert store.texts[:-1] == ["x" * 30] * 3
@@ -87,7 +87,7 @@ async def test_what_exceeds_the_cap_is_counted_and_marked(store: Store):
 
 
 async def test_empty_lines_fill_a_log_too(store: Store):
-    log = log_to(store, max_characters=100)
+    log = log_to(store, max_bytes=100)
     await write(log, [""] * 5000)
     await log.close()
     assert len(store.texts) <= 101
@@ -157,7 +157,7 @@ async def test_lines_of_a_real_store_are_readable_while_the_run_goes_on(stores: 
         task_id="t",
         epoch=1,
         attempt=1,
-        max_characters=1000,
+        max_bytes=1000,
         flushed=flushed.set,
     )
     await log.write("stdout", "first")

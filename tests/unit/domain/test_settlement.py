@@ -158,7 +158,7 @@ def test_the_service_that_refused_may_ask_for_a_longer_pause_but_not_a_shorter_o
     ],
 )
 def test_a_lost_worker_frees_its_task(state: State, expected: State, counts: bool):  # noqa: FBT001
-    settlement = settlement_of_loss(task_in(state), NOW)
+    settlement = settlement_of_loss(task_in(state), NOW, worker_is_gone=True)
     assert settlement.state is expected
     assert settlement.counts_as_loss is counts
     assert not settlement.counts_as_retry
@@ -170,14 +170,14 @@ def test_every_loss_is_a_legal_move(state: State, losses: int):
     from codefleet.domain.transitions import Transition
 
     task = task_in(state, loss_count=losses)
-    settlement = settlement_of_loss(task, NOW)
+    settlement = settlement_of_loss(task, NOW, worker_is_gone=True)
     Transition(task_id="t", path=(state, settlement.state), cause="c", actor="scheduler", attempt=1)
 
 
 @pytest.mark.parametrize("state", [State.STARTED, State.RUNNING, State.WAITING_CONFIRMATION])
 def test_the_third_loss_is_taken_for_poison(state: State):
-    assert settlement_of_loss(task_in(state, loss_count=1), NOW).state is State.RETRY
-    settlement = settlement_of_loss(task_in(state, loss_count=2), NOW)
+    assert settlement_of_loss(task_in(state, loss_count=1), NOW, worker_is_gone=True).state is State.RETRY
+    settlement = settlement_of_loss(task_in(state, loss_count=2), NOW, worker_is_gone=True)
     assert settlement.state is State.FAILURE
     assert settlement.error is not None
     assert (settlement.error.code, settlement.error.class_) == ("POISON_TASK", "worker_lost")
@@ -185,7 +185,7 @@ def test_the_third_loss_is_taken_for_poison(state: State):
 
 
 def test_a_task_that_never_started_cannot_be_poison():
-    assert settlement_of_loss(task_in(State.RECEIVED, loss_count=50), NOW).state is State.PENDING
+    assert settlement_of_loss(task_in(State.RECEIVED, loss_count=50), NOW, worker_is_gone=True).state is State.PENDING
 
 
 @given(st.sampled_from(RUN_BY_A_WORKER), outcomes)
@@ -205,5 +205,11 @@ def test_settling_always_ends_the_lease_and_the_attempt(state: State, outcome: O
 
 def test_an_attempt_of_an_earlier_epoch_is_left_as_it_is():
     task = task_in(State.RECEIVED, epoch=9)
-    fields = settled_fields(task, settlement_of_loss(task, NOW), NOW)
+    fields = settled_fields(task, settlement_of_loss(task, NOW, worker_is_gone=True), NOW)
     assert not any(key.startswith("attempts") for key in fields)
+
+
+def test_a_worker_that_is_still_there_makes_no_task_poison():
+    settlement = settlement_of_loss(task_in(State.RUNNING, loss_count=50), NOW, worker_is_gone=False)
+    assert settlement.state is State.RETRY
+    assert not settlement.counts_as_loss
