@@ -116,10 +116,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     history: list[Move] | None = None
 
-    @property
-    def is_finished(self) -> bool:
-        return self.status in OUTCOMES
-
     def ran_seconds(self, now: datetime) -> float | None:
         """How long it ran or has been running; None before it starts."""
         if self.duration is not None:

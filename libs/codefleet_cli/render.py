@@ -11,12 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from codefleet_cli import text
-from codefleet_cli.model import COLOURS, Attempt, Move, Task, TaskError, Usage, result_text
+from codefleet_cli.model import COLOURS, Attempt, Move, Task, TaskError, Usage, convert, result_text
 
 _UNBOUNDED_WIDTH = 10_000
 _SHORTEST_ID = 8
 _NAME_WIDTH = 40
 _PROMPT_CHARACTERS = 2_000
+_TIME = "_at"
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -106,12 +107,17 @@ def usage_facts(usage: Usage | None) -> list[str]:
     return facts
 
 
-def plain_table(items: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows as the server gives them: one column for each field, in the order in which fields appear."""
+def plain_table(items: Sequence[Mapping[str, Any]], now: datetime) -> Table:
+    """Rows as the server gives them: one column for each field, in the order in which fields appear.
+
+    A field `…_at` holds a time and is shown as how long ago that is.
+    """
     names = list(dict.fromkeys(name for item in items for name in item))
-    table = _table(*(name.upper() for name in names))
+    table = _table(*(name.upper().removesuffix(_TIME.upper()) for name in names))
+    for column, name in zip(table.columns, names, strict=True):
+        column.justify = "right" if name.endswith(_TIME) else "left"
     for item in items:
-        table.add_row(*(_value(item.get(name)) for name in names))
+        table.add_row(*(_cell(name, item.get(name), now) for name in names))
     return table
 
 
@@ -137,6 +143,12 @@ def _value(value: Any) -> Text:
     if isinstance(value, dict | list):
         return _plain(msgspec.json.encode(value).decode())
     return status_text(value) if isinstance(value, str) else _plain(value)
+
+
+def _cell(name: str, value: Any, now: datetime) -> Text:
+    if value is None or not name.endswith(_TIME):
+        return _value(value)
+    return _plain(f"{text.age(convert(value, datetime), now)} ago")
 
 
 def _percentage(task: Task) -> str:

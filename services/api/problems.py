@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from litestar.connection import Request
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, ExceptionHandlersMap, Receive, Scope, Send
+from litestar.types import ASGIApp, ExceptionHandlersMap
 
 from codefleet.clock import utc_now
 from codefleet.errors import CodefleetError, UnauthenticatedError, UnavailableError
@@ -79,7 +79,3 @@ class _Response:
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {Exception: _as_response, HTTPException: _as_response}
-
-
-async def send_problem(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    await problem(error)(scope, receive, send)

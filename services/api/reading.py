@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
+from litestar.exceptions import InternalServerException
 
 from codefleet.errors import InvalidFieldError, MalformedRequestError
 from services.api.context import ApiRequest
@@ -29,7 +30,7 @@ async def read_json(request: ApiRequest, decoder: msgspec.json.Decoder[Value]) -
         InvalidFieldError: naming the field at fault.
     """
     _check_media_type(request)
-    body = await request.body()
+    body = await _body(request)
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -39,6 +40,14 @@ async def read_json(request: ApiRequest, decoder: msgspec.json.Decoder[Value]) -
     if _NUL_IN_JSON in body:
         check_no_nul(msgspec.to_builtins(value), "")
     return value
+
+
+async def _body(request: ApiRequest) -> bytes:
+    try:
+        return await request.body()
+    except InternalServerException as error:
+        # Litestar's word for a client that goes away in the middle; nobody hears the answer.
+        raise MalformedRequestError("The body ended before its announced length") from error
 
 
 def read_query(request: ApiRequest, wanted: type[Value]) -> Value:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from codefleet.domain.identity import Identity, Role
+from codefleet.domain.identity import Identity
 from codefleet.errors import ForbiddenError, UnauthenticatedError
 from codefleet.storage.api_keys import ApiKeyRepository
 from services.api.deadline import in_time
@@ -102,7 +102,7 @@ def _key_in(headers: Headers) -> bytes:
 
 def require_changes(identity: Identity) -> None:
     """Raises ForbiddenError for an identity that may only look."""
-    if identity.role is Role.MONITOR:
+    if not identity.may_change:
         raise ForbiddenError("A monitor's key may look but not change anything")
 
 

@@ -96,12 +96,16 @@ async def task_events(api: Api, request: ApiRequest, task_id: str, after: int) -
     position, progress = after + 1, TaskProgress()
     with api.hub.subscribed(task_id) as subscription:
         async for task in _versions(api, request, task_id, subscription):
-            for index in range(position, len(task.history)):
+            # The end of a task is the last that is told of it, so its last progress goes before its last move.
+            before_end = len(task.history) - task.is_terminal
+            for index in range(position, before_end):
                 yield _state_event(task, index)
-            position = max(position, len(task.history))
             if task.progress != progress:
                 progress = task.progress
                 yield _event("progress", progress)
+            for index in range(max(position, before_end), len(task.history)):
+                yield _state_event(task, index)
+            position = max(position, len(task.history))
             if task.is_terminal:
                 yield _event("end", {"status": task.state})
             yield _NOTHING_NEW

@@ -13,11 +13,11 @@ import msgspec
 
 from codefleet.clock import new_task_id, utc_now
 from codefleet.domain.identity import Identity
-from codefleet.domain.paths import check_lexically
 from codefleet.domain.priority import parse_priority
 from codefleet.domain.queues import QUEUE_OF
 from codefleet.domain.tasks import Task
 from codefleet.errors import ConflictError, InvalidFieldError
+from codefleet.paths import check_as_seen_here, check_lexically
 from codefleet.storage.tasks import initial_move
 from codefleet.tasktypes.registry import TaskType, check_executor, check_parameters, find_task_type
 from services.api.context import Api
@@ -82,6 +82,7 @@ def new_task(
     type_ = find_task_type(submission.type)
     executor = check_executor(type_, submission.executor)
     _check_work(type_, submission)
+    _check_paths(type_, submission, work_roots)
     check_no_dependencies(submission.depends_on)
     now = utc_now()
     scheduled_at = _schedule(submission.scheduled_at, now)
@@ -130,6 +131,13 @@ def _check_work(type_: TaskType, submission: TaskSubmission) -> None:
         raise InvalidFieldError("args", f"command and args together exceed {_MAX_COMMAND_CHARACTERS} characters")
 
 
+def _check_paths(type_: TaskType, submission: TaskSubmission, work_roots: tuple[Path, ...]) -> None:
+    for name in type_.path_parameters:
+        path = submission.parameters.get(name)
+        if isinstance(path, str) and path:
+            check_lexically(path, work_roots, field=f"parameters.{name}")
+
+
 def _name(submission: TaskSubmission) -> str:
     if submission.name and submission.name.strip():
         return submission.name.strip()
@@ -139,7 +147,7 @@ def _name(submission: TaskSubmission) -> str:
 
 
 def _work_directory(path: str | None, work_roots: tuple[Path, ...]) -> str:
-    return str(check_lexically(path, work_roots, field="work_directory")) if path else ""
+    return str(check_as_seen_here(path, work_roots, field="work_directory")) if path else ""
 
 
 def _tags(given: list[str] | dict[str, str]) -> list[str]:

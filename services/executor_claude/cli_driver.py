@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from codefleet.domain.outcomes import Failed
 from codefleet.domain.retry import ErrorClass
 from codefleet.execution.agent_process import (
     AgentCommand,
     AgentProcess,
-    checked_parameters,
     kept_directory,
     private_directories,
     start_agent,
 )
-from codefleet.execution.drivers import DriverError, RunContext
+from codefleet.execution.drivers import DriverError, RunContext, checked_parameters
 from codefleet.execution.supervisor import child_environment
 from codefleet.tasktypes.agent import ClaudeParameters
 from services.executor_claude.cli_events import PROGRAM, ClaudeOutput
@@ -64,12 +62,10 @@ class ClaudeCliDriver:
         found = shutil.which(self._binary, path=environ.get("PATH")) if self._binary else _bundled()
         if found is None:
             raise DriverError(
-                Failed(
-                    error_class=ErrorClass.CONFIGURATION,
-                    code="CLAUDE_NOT_FOUND",
-                    message=f"The executor has no {PROGRAM} ({self._binary or 'claude-agent-sdk is not installed'})",
-                    advice="pip install 'codefleet[executor-claude]', or set CODEFLEET_CLAUDE_BINARY to the CLI's path",
-                ),
+                ErrorClass.CONFIGURATION,
+                "CLAUDE_NOT_FOUND",
+                f"The executor has no {PROGRAM} ({self._binary or 'claude-agent-sdk is not installed'})",
+                advice="pip install 'codefleet[executor-claude]', or set CODEFLEET_CLAUDE_BINARY to the CLI's path",
             )
         return found
 
@@ -77,12 +73,10 @@ class ClaudeCliDriver:
         credentials = _credentials(context.environment)
         if not credentials:
             raise DriverError(
-                Failed(
-                    error_class=ErrorClass.AUTHENTICATION,
-                    code="MISSING_CREDENTIALS",
-                    message="The executor has no credentials for the Claude API",
-                    advice="Set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN) in the environment of executor-claude",
-                ),
+                ErrorClass.AUTHENTICATION,
+                "MISSING_CREDENTIALS",
+                "The executor has no credentials for the Claude API",
+                advice="Set ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN) in the environment of executor-claude",
             )
         return child_environment(
             context.environment,
@@ -124,13 +118,11 @@ def _sandbox(environ: Mapping[str, str], parameters: ClaudeParameters) -> dict[s
         return {}
     if environ.get("IS_SANDBOX") != "1":
         raise DriverError(
-            Failed(
-                error_class=ErrorClass.CONFIGURATION,
-                code="ROOT_WITHOUT_SANDBOX",
-                message=f"As root the {PROGRAM} does not run with bypassPermissions outside a sandbox",
-                advice="Run executor-claude as an ordinary user, or, if it runs in a container or the like, set "
-                "IS_SANDBOX=1 in its environment",
-            ),
+            ErrorClass.CONFIGURATION,
+            "ROOT_WITHOUT_SANDBOX",
+            f"As root the {PROGRAM} does not run with bypassPermissions outside a sandbox",
+            advice="Run executor-claude as an ordinary user, or, if it runs in a container or the like, set "
+            "IS_SANDBOX=1 in its environment",
         )
     return {"IS_SANDBOX": "1"}
 

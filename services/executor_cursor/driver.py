@@ -8,17 +8,15 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from codefleet.domain.outcomes import Failed
 from codefleet.domain.retry import ErrorClass
 from codefleet.execution.agent_process import (
     AgentCommand,
     AgentProcess,
-    checked_parameters,
     kept_directory,
     private_directories,
     start_agent,
 )
-from codefleet.execution.drivers import DriverError, RunContext
+from codefleet.execution.drivers import DriverError, RunContext, checked_parameters
 from codefleet.execution.supervisor import child_environment
 from codefleet.tasktypes.agent import CursorParameters
 from services.executor_cursor.events import PROGRAM, CursorOutput
@@ -64,13 +62,10 @@ class CursorDriver:
         if binary := next(found, None):
             return binary
         raise DriverError(
-            Failed(
-                error_class=ErrorClass.CONFIGURATION,
-                code="CURSOR_NOT_FOUND",
-                message=f"The executor has no {PROGRAM} (looked for {' and '.join(self._names)})",
-                advice="Install it (https://cursor.com/docs/cli/installation), or set CODEFLEET_CURSOR_BINARY to its "
-                "path",
-            ),
+            ErrorClass.CONFIGURATION,
+            "CURSOR_NOT_FOUND",
+            f"The executor has no {PROGRAM} (looked for {' and '.join(self._names)})",
+            advice="Install it (https://cursor.com/docs/cli/installation), or set CODEFLEET_CURSOR_BINARY to its path",
         )
 
 
@@ -89,11 +84,9 @@ def _api_key(environ: Mapping[str, str]) -> str:
     key = environ.get("CURSOR_API_KEY", "")
     if not key:
         raise DriverError(
-            Failed(
-                error_class=ErrorClass.AUTHENTICATION,
-                code="MISSING_CREDENTIALS",
-                message="The executor has no credentials for Cursor",
-                advice="Set CURSOR_API_KEY in the environment of executor-cursor",
-            ),
+            ErrorClass.AUTHENTICATION,
+            "MISSING_CREDENTIALS",
+            "The executor has no credentials for Cursor",
+            advice="Set CURSOR_API_KEY in the environment of executor-cursor",
         )
     return key

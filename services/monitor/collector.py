@@ -1,35 +1,28 @@
 """What the monitor measures: the state of the fleet, read from the stores when Prometheus asks."""
 
 import time
-from datetime import datetime
+from collections import Counter
 
 import msgspec
 
-from codefleet.clock import utc_now
 from codefleet.domain.queues import Queue
 from codefleet.domain.states import State
 from codefleet.domain.workers import Worker
-from codefleet.errors import UnavailableError
+from codefleet.queue_figures import QueueFigures, read_queues
 from codefleet.service import Stores
 
 _FRESH_SECONDS = 2.0
 """Scrapes closer together than this share one reading."""
-
-
-class QueueReading(msgspec.Struct, frozen=True, kw_only=True):
-    """`ready` is None while Redis is away; times are seconds."""
-
-    ready: int | None
-    running: int
-    oldest_waiting_seconds: float
+_COUNTS_FRESH_SECONDS = 15.0
+"""Counting all tasks there ever were costs more than the rest together."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """The fleet at one moment."""
+    """The fleet at one moment; `states` may be `_COUNTS_FRESH_SECONDS` older."""
 
     taken_at: float
     states: dict[State, int]
-    queues: dict[Queue, QueueReading]
+    queues: dict[Queue, QueueFigures]
     workers: list[Worker]
     busy_slots: dict[str, int]
 
@@ -40,6 +33,8 @@ class Collector:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._last: Reading | None = None
+        self._states: dict[State, int] = {}
+        self._counted_at: float | None = None
 
     async def read(self) -> Reading:
         """Raises UnavailableError while MongoDB is away."""
@@ -49,27 +44,16 @@ class Collector:
 
     async def _take(self) -> Reading:
         tasks = self._stores.tasks
-        running = await tasks.count_running_by_queue()
-        busy: dict[str, int] = {}
-        for lease in await tasks.leases():
-            busy[lease.worker_id] = busy.get(lease.worker_id, 0) + 1
-        now = utc_now()
         return Reading(
             taken_at=time.monotonic(),
-            states=await tasks.count_by_state(),
-            queues={queue: await self._queue(queue, running.get(queue, 0), now) for queue in Queue},
+            states=await self._count(),
+            queues=await read_queues(tasks, self._stores.ready),
             workers=await self._stores.workers.present(),
-            busy_slots=busy,
+            busy_slots=Counter(lease.worker_id for lease in await tasks.leases()),
         )
 
-    async def _queue(self, queue: Queue, running: int, now: datetime) -> QueueReading:
-        oldest = await self._stores.tasks.oldest_ready(queue)
-        try:
-            ready = await self._stores.ready.depth(queue)
-        except UnavailableError:
-            ready = None
-        return QueueReading(
-            ready=ready,
-            running=running,
-            oldest_waiting_seconds=(now - oldest.created_at).total_seconds() if oldest else 0.0,
-        )
+    async def _count(self) -> dict[State, int]:
+        if self._counted_at is None or time.monotonic() - self._counted_at > _COUNTS_FRESH_SECONDS:
+            self._states = await self._stores.tasks.count_by_state()
+            self._counted_at = time.monotonic()
+        return self._states

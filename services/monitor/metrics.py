@@ -37,9 +37,9 @@ class _Families(PrometheusCollector):
         )
         yield _gauge(
             "codefleet_queue_oldest_waiting_seconds",
-            "Age of the oldest task that could start now",
+            "How long the task has been able to start that has waited longest; 0 if none waits",
             "queue",
-            ((queue, values.oldest_waiting_seconds) for queue, values in queues),
+            ((queue, values.oldest_waiting_seconds or 0.0) for queue, values in queues),
         )
         yield _gauge(
             "codefleet_tasks",

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import httpx
 from tests.support.waiting import eventually
 
 START_SECONDS = 40.0
+_STOP_SECONDS = 20
 
 
 class RunningStack:
@@ -26,6 +27,8 @@ class RunningStack:
         self.process = process
         self.data_dir = data_dir
         self.connection = connection
+        self.deaths: dict[int, float] = {}
+        """When each process that `kill` killed was gone, in seconds since 1970."""
         self.client = httpx.AsyncClient(
             base_url=connection["url"] + "/api/v1",
             headers={"Authorization": f"Bearer {connection['api_key']}"},
@@ -43,6 +46,16 @@ class RunningStack:
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         await eventually(lambda: _none_of(victims, self.pids(name)))
+        self.deaths |= dict.fromkeys(victims, time.time())
+
+    @contextlib.contextmanager
+    def nothing_restarted(self) -> Iterator[None]:
+        """Inside the block `up` is frozen: what was killed stays dead."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     async def submit(self, **body: Any) -> str:
         """Submits a task and returns its id."""
@@ -79,7 +92,7 @@ async def running_stack(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RunningStack]:
-    """Starts a stack on free ports; on the way out stops it and checks that it ended in order."""
+    """Starts a stack on free ports; on the way out stops it and checks that it ended in order and left no process."""
     output = (data_dir.parent / f"{data_dir.name}.log").open("wb")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "codefleet.embedded", "up", "--data-dir", str(data_dir), "--port", "0", *arguments),
@@ -92,12 +105,16 @@ async def running_stack(
         stack = RunningStack(process, data_dir, connection)
         async with stack.client:
             yield stack
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(_STOP_SECONDS):
+            assert await process.wait() == 0, _end_of(data_dir)
+        assert _processes_in(data_dir) == []
     finally:
+        output.close()
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
-            await process.wait()
-        output.close()
+            async with asyncio.timeout(_STOP_SECONDS):
+                await process.wait()
 
 
 async def _connection(process: asyncio.subprocess.Process, data_dir: Path) -> dict[str, str]:
@@ -105,7 +122,7 @@ async def _connection(process: asyncio.subprocess.Process, data_dir: Path) -> di
     started = time.time()
 
     async def read() -> dict[str, str] | None:
-        assert process.returncode is None, (data_dir.parent / f"{data_dir.name}.log").read_text()[-2000:]
+        assert process.returncode is None, _end_of(data_dir)
         if path.exists() and path.stat().st_mtime >= started - 1:
             found: dict[str, str] = json.loads(path.read_text())
             return found
@@ -114,6 +131,21 @@ async def _connection(process: asyncio.subprocess.Process, data_dir: Path) -> di
     connection = await eventually(read, seconds=START_SECONDS)
     assert connection is not None
     return connection
+
+
+def _end_of(data_dir: Path) -> str:
+    return (data_dir.parent / f"{data_dir.name}.log").read_text()[-2000:]
+
+
+def _processes_in(data_dir: Path) -> list[str]:
+    """The command lines of all processes that have this directory among their arguments or in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # A zombie has neither; it belongs to whoever should bury it.
+        with contextlib.suppress(OSError):
+            if any(os.fsencode(data_dir) in (process / name).read_bytes() for name in ("cmdline", "environ")):
+                found.append(_command_line(int(process.name)))
+    return found
 
 
 def _children(pid: int) -> list[int]:

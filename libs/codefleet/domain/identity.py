@@ -28,8 +28,5 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return self.role is not Role.SUBMITTER
 
     @property
-    def may_submit(self) -> bool:
+    def may_change(self) -> bool:
         return self.role is not Role.MONITOR
-
-    def may_control(self, owner: str) -> bool:
-        return self.role is Role.ADMIN or (self.may_submit and owner == self.user_id)

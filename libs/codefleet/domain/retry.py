@@ -1,6 +1,6 @@
 """What went wrong with a run, whether it is worth another try, and when.
 
-Error classes are the words a user sees in `error.class`; each belongs to one severity.
+Error classes are the words a user sees in `error.class`.
 """
 
 import random
@@ -36,7 +36,6 @@ RETRIABLE = frozenset(
         ErrorClass.WORKER_LOST,
     },
 )
-CRITICAL = frozenset({ErrorClass.SECURITY, ErrorClass.DATA_CORRUPTION, ErrorClass.SYSTEM_FAILURE})
 
 MAX_BACKOFF_SECONDS = 600.0
 MAX_LOSSES = 3

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _FIRST_DELAY_SECONDS = 0.2
 _MAX_DELAY_SECONDS = 5.0
 _HEALTHY_SECONDS = 10.0
 _KEPT_LINES = 200
+_OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,12 @@ class Child:
         code = await process.wait()
         probe.cancel()
         [refused] = await asyncio.gather(probe, return_exceptions=True)
-        return refused if isinstance(refused, Failure) else self.spec.explain(code, tuple(self._lines))
+        if isinstance(refused, Failure):
+            return refused
+        if -code in _OUTSIDE_SIGNALS:
+            # What it printed last has nothing to do with its end.
+            return Failure(reason=f"killed by {signal.Signals(-code).name}")
+        return self.spec.explain(code, tuple(self._lines))
 
     async def _run_probe(self, process: Process) -> Failure | None:
         if self.spec.probe is None:

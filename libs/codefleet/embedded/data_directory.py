@@ -3,16 +3,12 @@
 import contextlib
 import fcntl
 import os
-import re
-import secrets
-import string
 from pathlib import Path
 
 import msgspec
 
+from codefleet.domain.api_key import new_api_key, parts_of
 from codefleet.errors import ConfigurationError, ConflictError
-
-_KEY = re.compile(r"cf_[a-z0-9]{8}_[A-Za-z0-9_-]{43}")
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,11 +79,9 @@ class DataDirectory:
         """The administrator's key: the one clients already have, else a new one."""
         with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             known = msgspec.json.decode(self.connection_path.read_bytes(), type=Connection).api_key
-            if _KEY.fullmatch(known):
+            if parts_of(known):
                 return known
-        alphabet = string.ascii_lowercase + string.digits
-        identifier = "".join(secrets.choice(alphabet) for _ in range(8))
-        return f"cf_{identifier}_{secrets.token_urlsafe(32)}"
+        return new_api_key()
 
     def write_connection(self, connection: Connection) -> None:
         """Replaces the file at once: a reader sees the old one or the new one, and only the owner sees either."""

@@ -11,6 +11,7 @@ API = "api"
 SCHEDULER = "scheduler"
 MONITOR = "monitor"
 EXECUTOR_PREFIX = "executor-"
+_MOST_PROCESSES = 64
 
 
 def _module(name: str) -> tuple[str, ...]:
@@ -41,6 +42,8 @@ def parse_scale(values: Iterable[str], services: Mapping[str, tuple[str, ...]] =
         lowest = 1 if name in {API, SCHEDULER} else 0
         if not (number.isascii() and number.isdigit() and int(number) >= lowest):
             raise ConfigurationError(f"--scale {value}: expected a number of at least {lowest}, got {number!r}")
+        if int(number) > _MOST_PROCESSES:
+            raise ConfigurationError(f"--scale {value}: expected at most {_MOST_PROCESSES} processes on one machine")
         scale[name] = int(number)
     return scale
 

@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from codefleet.domain.outcomes import Failed
 from codefleet.domain.retry import ErrorClass
 from codefleet.execution.agent_output import AgentEnd, AgentReader
 from codefleet.execution.drivers import AgentEvent, DriverError, Log, Result, RunContext, UsageReport
@@ -29,8 +27,6 @@ _MASK = "***"
 _SHORTEST_SECRET = 8
 """A shorter one would also be found where it is none."""
 _UNUSABLE = frozenset({"ENOENT", "EACCES", "ENOEXEC", "ENOTDIR", "EISDIR"})
-
-Parameters = TypeVar("Parameters", bound=msgspec.Struct)
 
 
 class AgentCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +124,7 @@ async def start_agent(command: AgentCommand, reader: AgentReader, context: RunCo
     try:
         process = await launch(spec)
     except LaunchError as error:
-        raise DriverError(_not_started(command.program, error)) from error
+        raise _not_started(command.program, error) from error
     return AgentProcess(process, reader, command.secrets)
 
 
@@ -147,30 +143,20 @@ def kept_directory(data_dir: Path, name: str) -> Path:
     return directory
 
 
-def checked_parameters(context: RunContext, schema: type[Parameters]) -> Parameters:
-    """Raises DriverError if the task's parameters do not fit."""
-    try:
-        return msgspec.convert(context.parameters, schema)
-    except msgspec.ValidationError as error:
-        raise DriverError(
-            Failed(error_class=ErrorClass.VALIDATION, code="INVALID_PARAMETERS", message=str(error)),
-        ) from error
-
-
-def _not_started(program: str, error: LaunchError) -> Failed:
+def _not_started(program: str, error: LaunchError) -> DriverError:
     message = f"{program} could not be started: {error.message}"
     if error.code == "E2BIG":
-        return Failed(
-            error_class=ErrorClass.VALIDATION,
-            code="PROMPT_TOO_LONG",
-            message=message,
+        return DriverError(
+            ErrorClass.VALIDATION,
+            "PROMPT_TOO_LONG",
+            message,
             advice="Put the text into a file in the work directory and ask the agent to read it",
         )
     if error.code in _UNUSABLE:
-        return Failed(error_class=ErrorClass.CONFIGURATION, code="AGENT_NOT_EXECUTABLE", message=message)
-    return Failed(
-        error_class=ErrorClass.TEMPORARY,
-        code="AGENT_NOT_STARTED",
-        message=message,
+        return DriverError(ErrorClass.CONFIGURATION, "AGENT_NOT_EXECUTABLE", message)
+    return DriverError(
+        ErrorClass.TEMPORARY,
+        "AGENT_NOT_STARTED",
+        message,
         advice=f"The executor's machine may be out of processes or memory ({os.strerror(error.errno)})",
     )

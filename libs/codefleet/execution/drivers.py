@@ -6,14 +6,16 @@ everything else (claim, lease, log store, progress, settle), so a driver never t
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 from codefleet.domain.outcomes import Failed, Success, Usage
+from codefleet.domain.retry import ErrorClass
 
 Stream = Literal["stdout", "stderr", "agent", "system"]
 """Where a log line came from: the process's own pipes, the agent's parsed speech and tool use, or codefleet."""
+Parameters = TypeVar("Parameters", bound=msgspec.Struct)
 
 
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +116,16 @@ class AgentDriver(Protocol):
 
 
 class DriverError(Exception):
-    """A run could not be started; `outcome` says why, for the settle."""
+    """A run could not be started; `outcome` says why, for the settle, see `Failed`."""
 
-    def __init__(self, outcome: Failed) -> None:
-        super().__init__(outcome.message)
-        self.outcome = outcome
+    def __init__(self, error_class: ErrorClass, code: str, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.outcome = Failed(error_class=error_class, code=code, message=message, advice=advice)
+
+
+def checked_parameters(context: RunContext, schema: type[Parameters]) -> Parameters:
+    """Raises DriverError if the task's parameters do not fit."""
+    try:
+        return msgspec.convert(context.parameters, schema)
+    except msgspec.ValidationError as error:
+        raise DriverError(ErrorClass.VALIDATION, "INVALID_PARAMETERS", str(error)) from error

@@ -9,9 +9,18 @@ from typing import Any
 import msgspec
 
 from codefleet.domain.outcomes import Failed, Success
-from codefleet.domain.paths import PathNotAllowedError, check_really
 from codefleet.domain.retry import ErrorClass
-from codefleet.execution.drivers import AgentEvent, AgentRun, DriverError, Log, Progress, Result, RunContext
+from codefleet.execution.drivers import (
+    AgentEvent,
+    AgentRun,
+    DriverError,
+    Log,
+    Progress,
+    Result,
+    RunContext,
+    checked_parameters,
+)
+from codefleet.paths import PathNotAllowedError, check_really
 from codefleet.tasktypes.context import RunStopped
 from codefleet.tasktypes.registry import TaskFunction
 
@@ -27,12 +36,7 @@ class FunctionDriver:
         self._work_roots = work_roots
 
     async def start(self, context: RunContext) -> "FunctionRun":
-        try:
-            parameters = msgspec.convert(context.parameters, self._parameters)
-        except msgspec.ValidationError as error:
-            raise DriverError(
-                Failed(error_class=ErrorClass.VALIDATION, code="INVALID_PARAMETERS", message=str(error)),
-            ) from error
+        parameters = checked_parameters(context, self._parameters)
         return FunctionRun(self._function, parameters, context, self._work_roots)
 
 
@@ -44,12 +48,10 @@ class UnknownTypeDriver:
 
     async def start(self, context: RunContext) -> AgentRun:  # noqa: ARG002 - the protocol has it
         raise DriverError(
-            Failed(
-                error_class=ErrorClass.CONFIGURATION,
-                code="UNKNOWN_TASK_TYPE",
-                message=f"This executor does not know tasks of type {self._name!r}",
-                advice="Bring api and executors to the same version, then submit it again",
-            ),
+            ErrorClass.CONFIGURATION,
+            "UNKNOWN_TASK_TYPE",
+            f"This executor does not know tasks of type {self._name!r}",
+            advice="Bring api and executors to the same version, then submit it again",
         )
 
 

@@ -148,10 +148,6 @@ class SupervisedProcess:
         """The agent may run for `lease_seconds` from now, instead of what was said before."""
         self._send(f"renew {lease_seconds:.3f}")
 
-    async def interrupt(self) -> None:
-        """Sends SIGINT to the main process."""
-        self._send("signal INT")
-
     async def stop(self, *, grace_seconds: float) -> Exit:
         """Asks the main process by SIGINT, after half the grace all of the tree by SIGTERM, and kills it at the end.
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from codefleet.domain.outcomes import Failed
-from codefleet.domain.paths import PathNotAllowedError, check_really
 from codefleet.domain.retry import ErrorClass
 from codefleet.domain.tasks import Task
 from codefleet.execution.drivers import DriverError
+from codefleet.paths import PathNotAllowedError, check_really
 
 
 class Workspace(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,16 +41,12 @@ def prepare_workspace(task: Task, *, data_dir: Path, work_roots: Sequence[Path])
     try:
         directory = check_really(task.work_directory, work_roots, field="work_directory")
     except PathNotAllowedError as error:
-        raise DriverError(
-            Failed(error_class=ErrorClass.PERMISSION, code="WORK_DIRECTORY_NOT_ALLOWED", message=error.message),
-        ) from error
+        raise DriverError(ErrorClass.PERMISSION, "WORK_DIRECTORY_NOT_ALLOWED", error.message) from error
     if not directory.is_dir():
         raise DriverError(
-            Failed(
-                error_class=ErrorClass.CONFIGURATION,
-                code="WORK_DIRECTORY_MISSING",
-                message=f"{task.work_directory} is not a directory on the executor's machine",
-                advice="Create it, or submit the task with a directory that exists there",
-            ),
+            ErrorClass.CONFIGURATION,
+            "WORK_DIRECTORY_MISSING",
+            f"{task.work_directory} is not a directory on the executor's machine",
+            advice="Create it, or submit the task with a directory that exists there",
         )
     return Workspace(work_directory=directory, scratch_directory=scratch)

@@ -7,7 +7,8 @@ by reconciliation.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import cast
+from datetime import datetime
+from typing import Protocol, cast
 
 import msgspec
 from redis.asyncio import Redis
@@ -60,7 +61,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
 
-def entry_of(task: Task) -> Entry:
+class Indexable(Protocol):
+    """What of a task decides its place: a whole task has it, and so has a projection of one."""
+
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def queue(self) -> Queue: ...
+    @property
+    def project_id(self) -> str: ...
+    @property
+    def effective_priority(self) -> int: ...
+    @property
+    def scheduled_at(self) -> datetime | None: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
+def entry_of(task: Indexable) -> Entry:
     waiting_since = task.scheduled_at or task.created_at
     return Entry(
         task_id=task.task_id,

@@ -1,24 +1,14 @@
-"""API keys. A key is `cf_<id>_<secret>`; of the secret only a hash is stored."""
+"""API keys; of the secret only a hash is stored."""
 
 import hashlib
 import hmac
-import re
-import secrets
 
 from codefleet.clock import utc_now
+from codefleet.domain.api_key import parts_of
 from codefleet.domain.identity import Identity, Role
 from codefleet.errors import UnauthenticatedError
 from codefleet.storage.documents import ApiKeyDocument
 from codefleet.storage.mongo import translated
-
-_FORM = re.compile(r"cf_([0-9a-z]{8})_([0-9A-Za-z_-]{43})")
-_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def new_api_key() -> str:
-    """A fresh key with 256 bits of secret."""
-    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-    return f"cf_{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def _hash(secret: str) -> str:
@@ -33,12 +23,12 @@ class ApiKeyRepository:
         Raises:
             ValueError: it does not have the form of a key.
         """
-        form = _FORM.fullmatch(key)
-        if form is None:
+        parts = parts_of(key)
+        if parts is None:
             raise ValueError("an API key has the form cf_<8 characters>_<43 characters>")
         document = ApiKeyDocument(
-            id=form[1],
-            secret_hash=_hash(form[2]),
+            id=parts.key_id,
+            secret_hash=_hash(parts.secret),
             user_id=identity.user_id,
             role=identity.role,
             created_at=utc_now(),
@@ -54,12 +44,12 @@ class ApiKeyRepository:
         Raises:
             UnauthenticatedError: it is unknown, expired or revoked; `details` has the `reason`.
         """
-        form = _FORM.fullmatch(key)
-        if form is None:
+        parts = parts_of(key)
+        if parts is None:
             raise UnauthenticatedError("This is not an API key", reason="malformed")
         with translated():
-            document = await ApiKeyDocument.get(form[1])
-        if document is None or not hmac.compare_digest(document.secret_hash, _hash(form[2])):
+            document = await ApiKeyDocument.get(parts.key_id)
+        if document is None or not hmac.compare_digest(document.secret_hash, _hash(parts.secret)):
             raise UnauthenticatedError("This API key is not known", reason="unknown")
         if document.revoked_at is not None:
             raise UnauthenticatedError("This API key has been revoked", reason="revoked")

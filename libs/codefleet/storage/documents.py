@@ -11,6 +11,14 @@ from beanie import Document
 from pydantic import ConfigDict
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from codefleet.domain.states import WAITING
+
+STATE_INDEX = "state_1__id_-1"
+WAITING_INDEX = "waiting"
+
+_KEPT_SECONDS = 7 * 24 * 3600
+"""How long a worker that is gone, or was given up, can still be looked at."""
+
 
 class TaskDocument(Document):
     model_config = ConfigDict(extra="allow")
@@ -20,14 +28,17 @@ class TaskDocument(Document):
     class Settings:
         name = "tasks"
         indexes: ClassVar = [
-            # Lists: newest first, within a state, a project or an owner.
-            IndexModel([("state", ASCENDING), ("_id", DESCENDING)]),
+            # Lists: newest first, within a state, a project, an owner or a tag.
+            IndexModel([("state", ASCENDING), ("_id", DESCENDING)], name=STATE_INDEX),
             IndexModel([("project_id", ASCENDING), ("_id", DESCENDING)]),
             IndexModel([("user_id", ASCENDING), ("_id", DESCENDING)]),
-            # What is due, and whose lease has ended: small whatever the collection's size.
+            IndexModel([("tags", ASCENDING), ("_id", DESCENDING)]),
+            # What waits (due, ready, and the oldest of a queue are stretches of it) and whose lease has ended: small
+            # whatever the collection's size.
             IndexModel(
-                [("due_at", ASCENDING)],
-                partialFilterExpression={"due_at": {"$type": "date"}},
+                [("queue", ASCENDING), ("due_at", ASCENDING), ("_id", ASCENDING)],
+                name=WAITING_INDEX,
+                partialFilterExpression={"state": {"$in": sorted(WAITING)}},
             ),
             IndexModel(
                 [("lease_renewed_at", ASCENDING)],
@@ -67,9 +78,17 @@ class WorkerDocument(Document):
     state: str
     started_at: datetime
     heartbeat_at: datetime | None = None
+    gone_at: datetime | None = None
+    """Since when it is gone or lost; the document goes some time after, unless the worker comes back."""
+    lost_from: str | None = None
+    """The state in which a lost worker was given up, and to which it comes back."""
 
     class Settings:
         name = "workers"
+        indexes: ClassVar = [
+            IndexModel([("state", ASCENDING)]),
+            IndexModel([("gone_at", ASCENDING)], expireAfterSeconds=_KEPT_SECONDS),
+        ]
 
 
 class ApiKeyDocument(Document):

@@ -47,12 +47,6 @@ class GroupCommit(Generic[Item, Answer]):
             loop.call_soon(self._start_batches)
         return await future
 
-    async def drain(self) -> None:
-        """Returns when everything submitted so far has its answer."""
-        while self._batches or self._waiting:
-            await asyncio.sleep(0)
-            await asyncio.gather(*self._batches, return_exceptions=True)
-
     def _start_batches(self) -> None:
         self._scheduled = False
         # Who has given up waiting was answered that nothing happened, or may happen: let it be nothing.

@@ -11,7 +11,7 @@ import msgspec
 from pymongo import InsertOne
 from pymongo.errors import BulkWriteError
 
-from codefleet.storage.bson import from_bson, to_bson
+from codefleet.storage.bson import DUPLICATE_KEY, from_bson, to_bson
 from codefleet.storage.group_commit import GroupCommit
 from codefleet.storage.mongo import Mongo, Raw, translated
 
@@ -84,13 +84,10 @@ class LogRepository:
             try:
                 await self._chunks.bulk_write([InsertOne(raw) for raw in batch], ordered=False)
             except BulkWriteError as error:
-                refused = [item for item in error.details["writeErrors"] if item.get("code") != _DUPLICATE_KEY]
+                refused = [item for item in error.details["writeErrors"] if item.get("code") != DUPLICATE_KEY]
                 if refused or error.details.get("writeConcernErrors"):
                     raise
         return [None] * len(batch)
-
-
-_DUPLICATE_KEY = 11000
 
 
 def _entries(chunk: LogChunk) -> list[LogEntry]:

@@ -1,73 +1,37 @@
-"""Tasks in MongoDB: how they are written and read. No other module builds a filter over them."""
+"""Tasks in MongoDB: how they are written. How they are read is `task_reads.py`."""
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
 
-import msgspec
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
-from pymongo.read_concern import ReadConcern
 
 from codefleet.clock import utc_now
 from codefleet.domain.states import LEASED, WAITING, State
 from codefleet.domain.tasks import Move, Task, TaskProgress
 from codefleet.domain.transitions import Transition
 from codefleet.errors import ConflictError, UnavailableError
-from codefleet.storage.bson import all_from_bson, from_bson, to_bson
+from codefleet.storage.bson import DUPLICATE_KEY, to_bson
 from codefleet.storage.group_commit import GroupCommit
 from codefleet.storage.mongo import Mongo, Raw, translated
+from codefleet.storage.task_reads import Candidate, Lease, ReadyPage, TaskFilter, TaskReads, Waiting
 
-_DUPLICATE_KEY = 11000
+__all__ = ["Candidate", "Lease", "ReadyPage", "TaskFilter", "TaskRepository", "Waiting", "initial_move"]
+
 _REMEMBERED_MOVES = 8
 """How far back a writer looks for its own move after a reply was lost; at most a few can follow within that time."""
-
-_LINEARIZABLE_MS = 2_500
-_WITHOUT_BULK = {"history": 0, "attempts": 0, "result": 0}
 
 _waiting = {"$in": list(WAITING)}
 _leased = {"$in": list(LEASED)}
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True, rename={"task_id": "_id"}):
-    """What the scheduler needs to know of a waiting task."""
-
-    task_id: str
-    state: State
-    epoch: int
-    attempt: int
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True, rename={"task_id": "_id"}):
-    """Who holds a task, and what has been asked of it meanwhile."""
-
-    task_id: str
-    state: State
-    epoch: int
-    worker_id: str
-
-
-class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tasks a list shows; an empty field does not restrict it."""
-
-    states: tuple[State, ...] = ()
-    project_id: str | None = None
-    user_id: str | None = None
-    type: str | None = None
-    executor: str | None = None
-    priority: int | None = None
-    tag: str | None = None
-
-
-class TaskRepository:
+class TaskRepository(TaskReads):
     """Inserts and transitions are group-committed: a call returns when its own write is durable."""
 
     def __init__(self, mongo: Mongo) -> None:
-        self._tasks = mongo.collection("tasks")
+        super().__init__(mongo)
         self._inserts: GroupCommit[Raw, None] = GroupCommit(self._insert_batch)
         self._transitions: GroupCommit[Transition, bool] = GroupCommit(self._transition_batch)
-        self._gets: GroupCommit[str, Task | None] = GroupCommit(self._get_batch)
-
-    # Writes
 
     async def insert(self, task: Task) -> None:
         """Stores a new task.
@@ -125,131 +89,13 @@ class TaskRepository:
                 {"$set": {"session_id": session_id}},
             )
 
-    async def clear_due(self, task_ids: Sequence[str]) -> None:
-        """Notes that these waiting tasks may start now."""
+    async def clear_due(self, task_ids: Sequence[str], now: datetime) -> None:
+        """Notes that these waiting tasks may start, which were due at `now`; a later due time is left."""
         with translated():
             await self._tasks.update_many(
-                {"_id": {"$in": list(task_ids)}, "state": _waiting},
+                {"_id": {"$in": list(task_ids)}, "state": _waiting, "due_at": {"$lte": now}},
                 {"$set": {"due_at": None}},
             )
-
-    # Reads
-
-    async def get(self, task_id: str) -> Task | None:
-        """The task as of now. Reads that come together go out as one query."""
-        return await self._gets.submit(task_id)
-
-    async def get_many(self, task_ids: Sequence[str]) -> list[Task]:
-        with translated():
-            found = await self._tasks.find({"_id": {"$in": list(task_ids)}}).to_list(None)
-        return all_from_bson(found, Task)
-
-    async def by_idempotency_key(self, user_id: str, key: str) -> Task | None:
-        """The owner's task with this key, once it is durable: another process may be storing it right now."""
-        # Linearizable: the answer waits until a majority has what it shows.
-        tasks = self._tasks.with_options(read_concern=ReadConcern("linearizable"))
-        with translated():
-            # The type is said again because only then does MongoDB see that its partial index will do.
-            wanted = {"user_id": user_id, "idempotency_key": {"$eq": key, "$type": "string"}}
-            raw = await tasks.find_one(wanted, max_time_ms=_LINEARIZABLE_MS)
-        return None if raw is None else from_bson(raw, Task)
-
-    async def page(self, wanted: TaskFilter, *, limit: int, offset: int = 0, before: str | None = None) -> list[Task]:
-        """Newest first, without history, attempts and results.
-
-        Args:
-            before: the id of the last task of the page before this one.
-        """
-        filter_ = _list_filter(wanted)
-        if before is not None:
-            filter_["_id"] = {"$lt": before}
-        with translated():
-            cursor = self._tasks.find(filter_, _WITHOUT_BULK).sort("_id", -1).skip(offset).limit(limit)
-            return all_from_bson(await cursor.to_list(limit), Task)
-
-    async def count(self, wanted: TaskFilter) -> int:
-        filter_ = _list_filter(wanted)
-        with translated():
-            if not filter_:
-                return await self._tasks.estimated_document_count()
-            return await self._tasks.count_documents(filter_)
-
-    async def count_by_state(self) -> dict[State, int]:
-        with translated():
-            return {state: await self._tasks.count_documents({"state": state}) for state in State}
-
-    async def count_running_by_queue(self) -> dict[str, int]:
-        with translated():
-            rows = await self._tasks.aggregate(
-                [{"$match": {"state": _leased}}, {"$group": {"_id": "$queue", "count": {"$sum": 1}}}],
-            ).to_list(None)
-        return {row["_id"]: row["count"] for row in rows}
-
-    async def candidates(self, task_ids: Sequence[str]) -> dict[str, Candidate]:
-        """Those of the given tasks that wait and may start now, by id."""
-        # A left-over index entry must not cut a back-off short.
-        not_later = {"$not": {"$gt": utc_now()}}
-        with translated():
-            found = await self._tasks.find(
-                {"_id": {"$in": list(task_ids)}, "state": _waiting, "due_at": not_later},
-                {"state": 1, "epoch": 1, "attempt": 1},
-            ).to_list(None)
-        return {raw["_id"]: from_bson(raw, Candidate) for raw in found}
-
-    async def due(self, limit: int) -> list[Task]:
-        """Waiting tasks whose schedule or back-off has run out but that are not in the ready index yet."""
-        with translated():
-            # The type again for the sake of the partial index.
-            due = {"$lte": utc_now(), "$type": "date"}
-            cursor = self._tasks.find({"due_at": due, "state": _waiting}).sort("due_at", 1)
-            return all_from_bson(await cursor.limit(limit).to_list(limit), Task)
-
-    async def ready_after(self, after: str, before: str, limit: int) -> list[Task]:
-        """Waiting tasks that may start now with ids between `after` and `before`, in order of their ids."""
-        found: list[Raw] = []
-        with translated():
-            for state in WAITING:
-                cursor = self._tasks.find({"state": state, "_id": {"$gt": after, "$lt": before}, "due_at": None})
-                found += await cursor.sort("_id", 1).limit(limit).to_list(limit)
-        return all_from_bson(sorted(found, key=lambda raw: str(raw["_id"]))[:limit], Task)
-
-    async def oldest_ready(self, queue: str) -> Task | None:
-        with translated():
-            raw = await self._tasks.find_one(
-                {"state": State.PENDING, "queue": queue, "due_at": None},
-                sort=[("_id", 1)],
-            )
-        return None if raw is None else from_bson(raw, Task)
-
-    async def leases(self) -> list[Lease]:
-        """Every lease in force, ended ones included until they are reclaimed."""
-        with translated():
-            return await self._leases({"lease_renewed_at": {"$type": "date"}, "state": _leased})
-
-    async def ended_leases(self, *, claim_seconds: float, lease_seconds: float, limit: int) -> list[Task]:
-        """Tasks whose worker has not claimed, or not renewed, in time by MongoDB's own clock."""
-        ended = [
-            {"$and": [{"$eq": ["$state", State.RECEIVED]}, _older_than(claim_seconds)]},
-            _older_than(lease_seconds),
-        ]
-        with translated():
-            cursor = self._tasks.find(
-                {"lease_renewed_at": {"$type": "date"}, "state": _leased, "$expr": {"$or": ended}},
-            )
-            return all_from_bson(await cursor.limit(limit).to_list(limit), Task)
-
-    # How
-
-    async def _leases(self, filter_: Raw) -> list[Lease]:
-        found = await self._tasks.find(filter_, {"state": 1, "epoch": 1, "worker_id": 1}).to_list(None)
-        return all_from_bson(found, Lease)
-
-    async def _get_batch(self, batch: Sequence[str]) -> Sequence[Task | None]:
-        with translated():
-            found = await self._tasks.find({"_id": {"$in": list(set(batch))}}).to_list(None)
-        by_id = {raw["_id"]: raw for raw in found}
-        # Each caller has a task of its own, even if two asked for the same.
-        return [from_bson(by_id[task_id], Task) if task_id in by_id else None for task_id in batch]
 
     async def _insert_batch(self, batch: Sequence[Raw]) -> Sequence[Exception | None]:
         failed: dict[int, Exception] = {}
@@ -305,26 +151,9 @@ def _update(transition: Transition) -> UpdateOne:
 
 
 def _write_error(item: Raw) -> Exception:
-    if item.get("code") == _DUPLICATE_KEY:
+    if item.get("code") == DUPLICATE_KEY:
         return ConflictError("A task with this id or idempotency key already exists")
     return UnavailableError("The database refused the write")
-
-
-def _older_than(seconds: float) -> Raw:
-    return {"$lt": ["$lease_renewed_at", {"$subtract": ["$$NOW", round(seconds * 1000)]}]}
-
-
-def _list_filter(wanted: TaskFilter) -> Raw:
-    filter_: Raw = {}
-    if wanted.states:
-        filter_["state"] = {"$in": list(wanted.states)} if len(wanted.states) > 1 else wanted.states[0]
-    for field in ("project_id", "user_id", "type", "executor", "priority"):
-        value: Any = getattr(wanted, field)
-        if value is not None:
-            filter_[field] = value
-    if wanted.tag is not None:
-        filter_["tags"] = wanted.tag
-    return filter_
 
 
 def initial_move(task: Task, actor: str) -> Move:

@@ -21,6 +21,7 @@ class TaskType(msgspec.Struct, frozen=True, kw_only=True):
         parameters: the schema of `parameters` for each executor that can run the type.
         default_executor: who runs it unless the submitter says otherwise.
         needs_prompt: whether a prompt or a command must be given.
+        path_parameters: names of parameters that are files under a work root.
         function: runs it inside the executor's process and returns its result; None: the executor's agent runs it.
     """
 
@@ -29,6 +30,7 @@ class TaskType(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[Executor, type[msgspec.Struct]]
     default_executor: Executor
     needs_prompt: bool = False
+    path_parameters: tuple[str, ...] = ()
     function: TaskFunction | None = None
 
 
@@ -45,11 +47,13 @@ _TYPES = [
         description="Exercises the whole system without an agent and without cost",
         parameters=dict.fromkeys(Executor, DiagnosticParameters),
         default_executor=Executor.ANY,
+        path_parameters=("effect_file",),
         function=run_diagnostic,
     ),
 ]
 TASK_TYPES: dict[str, TaskType] = {type_.name: type_ for type_ in _TYPES}
 DEFAULT_TYPE = "agent"
+"""What a task is when its submitter does not say."""
 
 
 def find_task_type(name: str) -> TaskType:

@@ -28,10 +28,10 @@ def _show(session: Session, data: Any) -> None:
     if session.as_json:
         print_json(data)
         return
-    from codefleet_cli import render
+    from codefleet_cli import render, text
 
     items = items_of(data)
     if not items:
         click.echo("none", err=True)
         return
-    render.make_console().print(render.plain_table(items))
+    render.make_console().print(render.plain_table(items, text.now()))

@@ -10,7 +10,8 @@ class QueueView(Struct, frozen=True, kw_only=True):
         waiting: tasks that could start now; null while Redis is away.
         running: tasks that a worker has.
         workers: online workers that serve the queue; a worker may serve several, and its slots count for each.
-        oldest_waiting_seconds: how long the task has waited that is next in line by age; null if none waits.
+        oldest_waiting_seconds: how long that task has been able to start which has waited longest, counted from its
+            submit, its schedule or the end of its last run; null if none waits.
     """
 
     name: str

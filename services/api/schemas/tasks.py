@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from codefleet.domain.outcomes import Usage
 from codefleet.domain.states import WAITING
 from codefleet.domain.tasks import Attempt, Move, Task, TaskError, TaskProgress
+from codefleet.tasktypes.registry import DEFAULT_TYPE
 
 # In Python `$` would also match before a last line feed.
 _END = r"$(?!\n)"
@@ -27,7 +28,7 @@ class TaskSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The body of a submit."""
 
     name: _Name | None = None
-    type: str = "agent"
+    type: str = DEFAULT_TYPE
     executor: Annotated[str, Meta(description="claude, cursor or any; default: the type's")] | None = None
     priority: _Priority = 5
     prompt: Annotated[str, Meta(min_length=1, max_length=100_000)] | None = None
@@ -153,7 +154,10 @@ class TaskView(TaskSummary, frozen=True, kw_only=True):
 
 
 class TaskPage(Struct, frozen=True, kw_only=True):
-    """Newest first. `next_cursor` leads to the page after this one, also while new tasks come in."""
+    """Newest first. `next_cursor` leads to the page after this one, also while new tasks come in.
+
+    `total` is exact; a list too long to be counted in time is answered with 503.
+    """
 
     items: list[TaskSummary]
     total: int

@@ -1,5 +1,6 @@
 """Ready: tasks whose schedule or back-off has run out enter the ready index."""
 
+from codefleet.clock import utc_now
 from codefleet.queueing.ready_index import ReadyIndex, entry_of
 from codefleet.storage.tasks import TaskRepository
 
@@ -17,8 +18,9 @@ class ReadyDuty:
         The index is filled first and the document is marked second: a crash between the two only repeats the first.
         """
         promoted = 0
-        while due := await self._tasks.due(_BATCH):
+        while due := await self._tasks.due(now := utc_now(), _BATCH):
             await self._ready.add(entry_of(task) for task in due)
-            await self._tasks.clear_due([task.task_id for task in due])
+            # Meanwhile one of them may have been granted and have failed: its new back-off is later than `now`.
+            await self._tasks.clear_due([task.task_id for task in due], now)
             promoted += len(due)
         return promoted

@@ -10,9 +10,8 @@ import time
 import structlog
 
 from codefleet.clock import first_id_at, in_seconds
-from codefleet.domain.tasks import Task
 from codefleet.queueing.ready_index import ReadyIndex, entry_of
-from codefleet.storage.tasks import TaskRepository
+from codefleet.storage.tasks import TaskRepository, Waiting
 
 _BATCH = 1000
 _SETTLING_SECONDS = 2.0
@@ -41,11 +40,13 @@ class ReconcileDuty:
         return await self._restore_taken() + await self._check_recent() + await self._check_next()
 
     async def _rebuild(self) -> int:
-        started, count, after = time.monotonic(), 0, ""
+        started, count = time.monotonic(), 0
         await self._ready.begin_rebuild()
-        while tasks := await self._tasks.ready_after(after, _LAST_ID, _BATCH):
-            await self._ready.add(entry_of(task) for task in tasks)
-            count, after = count + len(tasks), tasks[-1].task_id
+        after: str | None = ""
+        while after is not None:
+            page = await self._tasks.ready_after(after, _LAST_ID, _BATCH)
+            await self._ready.add(entry_of(task) for task in page.tasks)
+            count, after = count + len(page.tasks), page.next_after
         whole = await self._ready.end_rebuild()
         log.warning("ready index rebuilt", tasks=count, whole=whole, seconds=round(time.monotonic() - started, 2))
         return count
@@ -63,18 +64,21 @@ class ReconcileDuty:
     async def _check_recent(self) -> int:
         """Every task once, shortly after its submit."""
         until = first_id_at(in_seconds(-_SETTLING_SECONDS))
-        tasks = await self._tasks.ready_after(self._recent, until, _BATCH)
-        self._recent = tasks[-1].task_id if len(tasks) == _BATCH else max(self._recent, until)
-        return await self._add_missing(tasks)
+        page = await self._tasks.ready_after(self._recent, until, _BATCH)
+        count = await self._add_missing(page.tasks)
+        # Only now: a round that failed is repeated from where it began.
+        self._recent = page.next_after or max(self._recent, until)
+        return count
 
     async def _check_next(self) -> int:
         """All tasks in turn, a batch a round."""
         until = first_id_at(in_seconds(-_SETTLING_SECONDS))
-        tasks = await self._tasks.ready_after(self._sweep, until, _BATCH)
-        self._sweep = tasks[-1].task_id if len(tasks) == _BATCH else ""
-        return await self._add_missing(tasks)
+        page = await self._tasks.ready_after(self._sweep, until, _BATCH)
+        count = await self._add_missing(page.tasks)
+        self._sweep = page.next_after or ""
+        return count
 
-    async def _add_missing(self, tasks: list[Task]) -> int:
+    async def _add_missing(self, tasks: list[Waiting]) -> int:
         missing = await self._ready.missing([entry_of(task) for task in tasks])
         await self._ready.add(missing)
         if missing:

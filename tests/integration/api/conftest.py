@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
+from codefleet.domain.api_key import new_api_key
 from codefleet.domain.identity import Identity, Role
 from codefleet.http_server import listening
 from codefleet.service import Stores
 from codefleet.settings import Settings
-from codefleet.storage.api_keys import new_api_key
 from services.api.app import create_app
 from services.api.context import Api
 from services.api.lifespan import close_streams, open_api

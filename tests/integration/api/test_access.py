@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from codefleet.clock import new_task_id, utc_now
-from codefleet.storage.api_keys import new_api_key
+from codefleet.domain.api_key import new_api_key
 from services.api import security
 from services.api.security import PUBLIC_PATHS
 from tests.integration.api.conftest import client_of

@@ -1,9 +1,10 @@
 """GET /queues, /workers, /health, /metrics."""
 
-from codefleet.clock import utc_now
+from codefleet.clock import in_seconds, utc_now
 from codefleet.domain.queues import Executor, Queue
 from codefleet.domain.states import State
 from codefleet.domain.workers import Worker, WorkerState
+from codefleet.queue_figures import read_queues
 from codefleet.service import Stores
 from codefleet.storage.leadership import LeadershipRepository
 from tests.support.tasks import make_task, put
@@ -49,6 +50,15 @@ async def test_queues_show_what_waits_what_runs_and_who_serves(alice, stores):
     assert (queues["default"]["workers"], queues["default"]["slots"]) == (2, 6)
     assert queues["default"]["oldest_waiting_seconds"] >= 0
     assert queues["claude_execution"]["oldest_waiting_seconds"] is None
+
+
+async def test_a_queues_age_is_the_one_that_the_monitor_reads(alice, stores):
+    await put(stores, created_at=in_seconds(-900), scheduled_at=in_seconds(-20))
+    await put(stores, created_at=in_seconds(-800), state=State.RETRY, due_at=in_seconds(-40))
+    data = (await alice.get("/queues")).json()["data"]
+    told = {queue["name"]: queue["oldest_waiting_seconds"] for queue in data["items"]}
+    read = await read_queues(stores.tasks, stores.ready)
+    assert 40 <= told["default"] <= (read[Queue.DEFAULT].oldest_waiting_seconds or 0.0) < 60
 
 
 async def test_workers_show_their_state_and_what_they_run(monitor, stores):

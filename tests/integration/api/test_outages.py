@@ -10,11 +10,11 @@ import httpx
 import msgspec
 import pytest
 
+from codefleet.domain.api_key import new_api_key
 from codefleet.domain.identity import Identity, Role
 from codefleet.domain.queues import Queue
 from codefleet.service import Stores, open_stores
 from codefleet.settings import Settings
-from codefleet.storage.api_keys import new_api_key
 from codefleet.storage.tasks import TaskFilter
 from tests.integration.api.conftest import client_of, served
 from tests.integration.api.proxy import Proxy, proxied

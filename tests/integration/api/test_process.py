@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from codefleet.domain.api_key import new_api_key
 from codefleet.settings import Settings
-from codefleet.storage.api_keys import new_api_key
 from tests.integration.api.conftest import client_of, free_port
 from tests.integration.api.sse import events
 from tests.support.waiting import eventually

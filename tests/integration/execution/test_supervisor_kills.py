@@ -145,24 +145,6 @@ async def test_kill_is_immediate(workshop):
     assert workshop.is_dead()
 
 
-async def test_interrupt_reaches_the_main_process_alone(workshop, output_of):
-    process = await launch(
-        workshop.spec("""
-        def tell(number, frame): os.write(1, b"interrupted\\n")
-        signal.signal(signal.SIGINT, tell)
-        main = os.getpid()
-        if os.fork() == 0:
-            open(__file__ + ".ready", "w").close()
-            time.sleep(60)
-        signal.pause()
-        """)
-    )
-    await workshop.ready()
-    await process.interrupt()
-    assert await output_of(process) == ["interrupted"]
-    assert (await process.wait()).reason == "exit"
-
-
 async def test_a_lease_that_is_not_renewed_ends_the_tree(workshop):
     process = await launch(workshop.spec(DEAF + WITH_DAEMON, lease_seconds=0.7))
     end = await process.wait()

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from codefleet.clock import in_seconds, utc_now
-from codefleet.domain.queues import Executor
+from codefleet.domain.queues import Executor, Queue
 from codefleet.domain.states import State
 from codefleet.domain.transitions import Transition
 from codefleet.domain.workers import Worker, WorkerState
@@ -56,6 +56,7 @@ async def test_the_oldest_waiting_age_is_that_of_the_oldest_task_that_could_star
     task = make_task(created_at=in_seconds(-120))
     await stores.tasks.insert(task)
     await stores.tasks.insert(make_task(created_at=in_seconds(-900), due_at=in_seconds(900)))
+    await stores.tasks.insert(make_task(created_at=in_seconds(-900), scheduled_at=in_seconds(-20)))
     metrics = await scrape(stores)
     assert 119 < metrics['codefleet_queue_oldest_waiting_seconds{queue="default"}'] < 180
 
@@ -79,3 +80,19 @@ async def test_busy_slots_are_the_leases_of_a_worker(stores: Stores, worker: Wor
     assert metrics['codefleet_worker_busy_slots{executor="claude",worker="w1"}'] == 1
     assert metrics['codefleet_workers{executor="claude",state="online"}'] == 1
     assert metrics['codefleet_queue_running_tasks{queue="default"}'] == 1
+
+
+async def test_tasks_are_counted_less_often_than_the_rest(stores: Stores, monkeypatch: pytest.MonkeyPatch):
+    collector = Collector(stores)
+
+    async def seen() -> tuple[int | None, int]:
+        await put(stores)
+        reading = await collector.read()
+        return reading.queues[Queue.DEFAULT].ready, reading.states[State.PENDING]
+
+    assert await seen() == (1, 1)
+    assert await seen() == (1, 1)
+    monkeypatch.setattr("services.monitor.collector._FRESH_SECONDS", -1.0)
+    assert await seen() == (3, 1)
+    monkeypatch.setattr("services.monitor.collector._COUNTS_FRESH_SECONDS", -1.0)
+    assert await seen() == (4, 4)

@@ -1,6 +1,7 @@
 """Grants over Dramatiq and a real Redis, from the scheduler's broker to a worker's inbox."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -52,6 +53,21 @@ class Accepted:
         await eventually(read, until=lambda ids: set(task_ids) <= set(ids), seconds=seconds)
 
 
+class Waker(threading.Event):
+    """What an idle consumer waits for; tells whether it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited_for = True
+        try:
+            return super().wait(timeout)
+        finally:
+            self.waited_for = False
+
+
 @pytest.fixture
 async def accepted() -> Accepted:
     return Accepted()
@@ -60,6 +76,7 @@ async def accepted() -> Accepted:
 @pytest.fixture
 async def receiver(settings: Settings, accepted: Accepted) -> AsyncIterator[GrantBroker]:
     broker = GrantBroker(settings.redis_url, settings.redis_prefix)
+    broker._wakers[inbox_of(WORKER)] = Waker()
     inbox = Inbox(broker, WORKER, accepted)
     await asyncio.to_thread(inbox.open)
     yield broker
@@ -94,8 +111,14 @@ async def test_a_woken_inbox_delivers_within_a_tenth_of_a_second(
     receiver.wake(WORKER)
     await accepted.has("warm up")
     took = []
+
+    async def asleep() -> bool:
+        waker = receiver.waker_of(inbox_of(WORKER))
+        assert isinstance(waker, Waker)
+        return waker.waited_for and not waker.is_set()
+
     for number in range(10):
-        await asyncio.sleep(0.05)  # the consumer has gone back to sleep
+        await eventually(asleep)
         await send(sender, f"t{number}")
         woken_at = time.monotonic()
         receiver.wake(WORKER)

@@ -15,6 +15,7 @@ from codefleet.domain.states import State
 from codefleet.domain.tasks import Attempt, Task
 from codefleet.domain.transitions import Transition
 from codefleet.domain.workers import WorkerState
+from codefleet.errors import UnavailableError
 from codefleet.messages import Grants
 from codefleet.queueing.broker import inbox_of
 from codefleet.queueing.ready_index import entry_of
@@ -42,6 +43,26 @@ def grants_sent(fleet: Fleet, worker_id: str) -> list[tuple[str, int]]:
         for message in messages
         for grant in msgspec.convert(message["args"][0], Grants).grants
     ]
+
+
+# Ready
+
+
+async def test_a_task_that_fails_while_it_is_made_ready_keeps_its_back_off(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+):
+    task = await inserted(fleet, due_at=in_seconds(-1), state=State.RETRY)
+    back_off_ends = in_seconds(60)
+    add = fleet.stores.ready.add
+
+    async def add_then_run(entries: Any) -> None:
+        await add(entries)
+        change = {"$set": {"due_at": back_off_ends, "epoch": 1}}
+        await fleet.stores.mongo.collection("tasks").update_one({"_id": task.task_id}, change)
+
+    monkeypatch.setattr(fleet.stores.ready, "add", add_then_run)
+    assert await fleet.ready.run() == 1
+    assert (await fleet.task(task)).due_at == back_off_ends
 
 
 # Reconcile
@@ -97,6 +118,42 @@ async def test_a_task_lost_long_ago_is_found_by_the_sweep(fleet: Fleet, monkeypa
     found = [await sweeping.run() for _ in range(5)]
     assert sum(found) == 10
     assert sorted(await take(fleet)) == sorted(task.task_id for task in lost)
+
+
+async def spoil(fleet: Fleet, task: Task) -> None:
+    """Makes a document that no version of ours has written."""
+    collection = fleet.stores.mongo.collection("tasks")
+    await collection.update_one({"_id": task.task_id}, {"$set": {"effective_priority": "high"}})
+
+
+async def test_a_document_that_cannot_be_read_hides_none_behind_it(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.scheduler.duties.reconcile._BATCH", 3)
+    await fleet.index_is_whole()
+    lost = [await old(fleet) for _ in range(8)]
+    await spoil(fleet, lost.pop(1))
+    assert [await fleet.reconcile._check_next() for _ in range(3)] == [2, 3, 2]
+    assert [await fleet.reconcile._check_recent() for _ in range(3)] == [0, 0, 0]
+    await fleet.lose_redis()
+    assert await fleet.reconcile.run() == 7
+    assert sorted(await take(fleet)) == sorted(task.task_id for task in lost)
+
+
+async def test_a_round_that_failed_is_repeated(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.scheduler.duties.reconcile._BATCH", 3)
+    await fleet.index_is_whole()
+    lost = [await old(fleet) for _ in range(3)]
+
+    async def away(*_: object) -> None:
+        raise UnavailableError("away")
+
+    for check in (fleet.reconcile._check_recent, fleet.reconcile._check_next):
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet.stores.ready, "add", away)
+            with pytest.raises(UnavailableError):
+                await check()
+        assert await check() == 3
+        assert sorted(await take(fleet)) == sorted(task.task_id for task in lost)
+        await fleet.stores.ready.forget_taken(task.task_id for task in lost)
 
 
 async def test_an_empty_redis_is_filled_again_as_a_whole(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):

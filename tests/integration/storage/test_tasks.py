@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from codefleet.clock import first_id_at, in_seconds, new_task_id, utc_now
+from codefleet.clock import in_seconds, new_task_id, utc_now
 from codefleet.domain.outcomes import Usage
-from codefleet.domain.queues import Executor, Queue
+from codefleet.domain.queues import Executor
 from codefleet.domain.states import LEASED, TERMINAL, State
 from codefleet.domain.tasks import Attempt, Task, TaskError, TaskProgress
 from codefleet.domain.transitions import Transition
@@ -328,40 +328,6 @@ async def test_all_leases_in_force_are_listed(tasks: TaskRepository):
 # What waits
 
 
-async def test_what_is_due_comes_in_the_order_of_its_time(tasks: TaskRepository):
-    late = await stored(tasks, due_at=in_seconds(-10))
-    later = await stored(tasks, due_at=in_seconds(-20), state=State.RETRY)
-    await stored(tasks, due_at=in_seconds(60))
-    await stored(tasks)
-    await stored(tasks, due_at=in_seconds(-5), state=State.CANCELLED)
-    assert [task.task_id for task in await tasks.due(10)] == [later.task_id, late.task_id]
-    assert [task.task_id for task in await tasks.due(1)] == [later.task_id]
-    await tasks.clear_due([late.task_id])
-    assert [task.task_id for task in await tasks.due(10)] == [later.task_id]
-
-
-async def test_the_due_time_of_what_does_not_wait_any_more_is_left(tasks: TaskRepository):
-    task = await stored(tasks, due_at=in_seconds(-5), state=State.CANCELLED)
-    await tasks.clear_due([task.task_id])
-    assert await read(tasks, task) == task
-
-
-async def test_ready_tasks_are_paged_completely_and_in_order(tasks: TaskRepository):
-    ready = [await stored(tasks, state=State.RETRY if index % 2 else State.PENDING) for index in range(25)]
-    for state in frozenset(State) - {State.PENDING, State.RETRY}:
-        await stored(tasks, state=state)
-    await stored(tasks, due_at=in_seconds(60))
-    seen, after = [], ""
-    while page := await tasks.ready_after(after, "g", 4):
-        assert len(page) <= 4
-        seen += page
-        after = page[-1].task_id
-    assert [task.task_id for task in seen] == [task.task_id for task in ready]
-    inner = await tasks.ready_after(ready[3].task_id, ready[8].task_id, 100)
-    assert [task.task_id for task in inner] == [task.task_id for task in ready[4:8]]
-    assert await tasks.ready_after("", first_id_at(in_seconds(-60)), 100) == []
-
-
 async def test_candidates_are_what_waits_and_may_start_now(tasks: TaskRepository):
     pending, retry = await stored(tasks), await stored(tasks, state=State.RETRY, epoch=3, attempt=2)
     due = await stored(tasks, due_at=in_seconds(-1))
@@ -371,17 +337,6 @@ async def test_candidates_are_what_waits_and_may_start_now(tasks: TaskRepository
     found = await tasks.candidates([*asked, "unknown"])
     assert set(found) == {pending.task_id, retry.task_id, due.task_id}
     assert (found[retry.task_id].epoch, found[retry.task_id].attempt) == (3, 2)
-
-
-async def test_the_oldest_ready_task_of_a_queue(tasks: TaskRepository):
-    assert await tasks.oldest_ready(Queue.DEFAULT) is None
-    await stored(tasks, due_at=in_seconds(60))
-    await stored(tasks, executor=Executor.CLAUDE)
-    oldest = await stored(tasks)
-    await stored(tasks)
-    found = await tasks.oldest_ready(Queue.DEFAULT)
-    assert found is not None
-    assert found.task_id == oldest.task_id
 
 
 # Lists
@@ -463,20 +418,18 @@ def stages(plan: dict[str, Any]) -> set[str]:
 
 async def test_hot_queries_read_what_they_return_by_an_index(tasks: TaskRepository):
     await asyncio.gather(*(stored(tasks, state=State.SUCCESS) for _ in range(400)))
-    await asyncio.gather(*(stored(tasks, due_at=in_seconds(-5)) for _ in range(5)))
     await asyncio.gather(*(stored(tasks, due_at=in_seconds(500)) for _ in range(200)))
-    await asyncio.gather(*(stored(tasks, project_id="rare", user_id="rare") for _ in range(5)))
+    await asyncio.gather(*(stored(tasks, project_id="rare", user_id="rare", tags=["common", "rare"]) for _ in range(5)))
     await asyncio.gather(*(leased(tasks, lease_renewed_at=in_seconds(-100)) for _ in range(5)))
     watched = Watched(tasks._tasks)
     tasks._tasks = watched
     waiting = TaskFilter(states=(State.PENDING, State.RETRY))
     queries = {
-        "due": tasks.due(5),
         "ended leases": tasks.ended_leases(claim_seconds=1, lease_seconds=1, limit=5),
         "leases": tasks.leases(),
-        "ready": tasks.ready_after("", "g", 5),
         "list by state": tasks.page(TaskFilter(states=(State.RUNNING,)), limit=5),
         "list by project": tasks.page(TaskFilter(project_id="rare"), limit=5),
+        "list by tag": tasks.page(TaskFilter(tag="rare"), limit=5),
         "list by owner": tasks.page(TaskFilter(user_id="rare"), limit=5),
         "list of everything": tasks.page(TaskFilter(), limit=5),
         "list by states": tasks.page(waiting, limit=5),
@@ -487,8 +440,7 @@ async def test_hot_queries_read_what_they_return_by_an_index(tasks: TaskReposito
         for plan in watched.plans:
             statistics = plan["executionStats"]
             assert not {"COLLSCAN", "SORT"} & stages(plan["queryPlanner"]["winningPlan"]), name
-            if name != "ready":  # looks past what is scheduled for later, which shares its state
-                assert statistics["totalDocsExamined"] <= max(5, 3 * statistics["nReturned"]), name
+            assert statistics["totalDocsExamined"] <= max(5, 3 * statistics["nReturned"]), name
 
 
 async def test_an_idempotency_key_is_found_without_reading_its_owners_other_tasks(stores: Stores):

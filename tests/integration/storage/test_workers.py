@@ -101,3 +101,73 @@ async def test_recent_workers_come_latest_first(workers: WorkerRepository):
     for age in (3, 1, 2):
         await workers.register(worker(f"w{age}", started_at=now - timedelta(hours=age)))
     assert [found.worker_id for found in await workers.recent(2)] == ["w1", "w2"]
+
+
+async def test_a_draining_worker_that_was_given_up_comes_back_as_draining(stores: Stores, workers: WorkerRepository):
+    await workers.register(worker())
+    await workers.set_state("w", WorkerState.DRAINING)
+    await fall_silent(stores)
+    (lost,) = await workers.give_up_silent(silent_seconds=60)
+    assert lost.state is WorkerState.LOST
+    await workers.heartbeat("w")
+    assert (await one(workers)).state is WorkerState.DRAINING
+
+
+@pytest.mark.parametrize("moment", ["before the update", "after the update"])
+async def test_a_worker_that_is_heard_of_just_in_time_is_not_given_up(
+    stores: Stores, workers: WorkerRepository, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    class Interrupted:
+        """The collection, with a heartbeat of `w` around each update of many."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(collection, name)
+
+        async def update_many(self, *args: Any) -> None:
+            if moment == "before the update":
+                await others.heartbeat("w")
+            await collection.update_many(*args)
+            await others.heartbeat("w")
+
+    collection, others = stores.mongo.collection("workers"), WorkerRepository(stores.mongo)
+    monkeypatch.setattr(workers, "_workers", Interrupted())
+    for name in ("w", "dead"):
+        await workers.register(worker(name))
+        await fall_silent(stores, name)
+    assert [lost.worker_id for lost in await workers.give_up_silent(silent_seconds=60)] == ["dead"]
+
+
+async def test_only_workers_that_are_gone_or_lost_are_removed_in_time(stores: Stores, workers: WorkerRepository):
+    async def leaving() -> set[str]:
+        found = stores.mongo.collection("workers").find({"gone_at": {"$type": "date"}})
+        return {raw["_id"] async for raw in found}
+
+    for name in ("online", "draining", "gone", "lost", "back"):
+        await workers.register(worker(name))
+    await workers.set_state("draining", WorkerState.DRAINING)
+    await workers.set_state("gone", WorkerState.GONE)
+    for name in ("lost", "back"):
+        await fall_silent(stores, name)
+    await workers.give_up_silent(silent_seconds=60)
+    assert await leaving() == {"gone", "lost", "back"}
+    for name in ("online", "draining", "gone", "back"):
+        await workers.heartbeat(name)
+    assert await leaving() == {"gone", "lost"}
+    await workers.register(worker("gone"))
+    assert await leaving() == {"lost"}
+    indexes = await stores.mongo.collection("workers").index_information()
+    assert [index["key"] for index in indexes.values() if index.get("expireAfterSeconds") == 7 * 24 * 3600] == [
+        [("gone_at", 1)]
+    ]
+
+
+async def test_workers_are_found_by_their_state(stores: Stores, workers: WorkerRepository):
+    for number in range(20):
+        await workers.register(worker(f"gone{number}", state=WorkerState.GONE))
+    await workers.register(worker())
+    await stores.mongo.database.command("profile", 2)
+    assert len(await workers.present()) == 1
+    assert await workers.give_up_silent(silent_seconds=60) == []
+    await stores.mongo.database.command("profile", 0)
+    ran = await stores.mongo.collection("system.profile").find({"command.find": "workers"}).to_list(None)
+    assert [found["docsExamined"] for found in ran] == [1, 1]

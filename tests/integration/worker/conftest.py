@@ -77,7 +77,7 @@ class ScriptedAgent:
         return self.runs[-1]
 
     def refuse(self, code: str) -> None:
-        self.error = DriverError(Failed(error_class=ErrorClass.CONFIGURATION, code=code, message="no binary"))
+        self.error = DriverError(ErrorClass.CONFIGURATION, code, "no binary")
 
 
 class Flaky:
@@ -86,6 +86,7 @@ class Flaky:
     def __init__(self, repository: Any) -> None:
         self._repository = repository
         self.away = False
+        self.refused = 0
         self.lose_replies = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -95,6 +96,7 @@ class Flaky:
 
         async def called(*args: Any, **kwargs: Any) -> Any:
             if self.away:
+                self.refused += 1
                 raise UnavailableError("MongoDB is away")
             answer = await value(*args, **kwargs)
             if name == "apply" and self.lose_replies:

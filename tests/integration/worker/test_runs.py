@@ -257,7 +257,7 @@ async def test_a_short_absence_of_mongodb_harms_nothing(workshop: Workshop):
     run.say("while it was away")
     run.emit(Progress(percentage=10), Session(session_id="s"))
     run.end()
-    await asyncio.sleep(0.5)  # shorter than a lease
+    await workshop.until(lambda: workshop.logs.refused > 1 and workshop.tasks.refused, seconds=2)
     assert workshop.worker._runs
     workshop.go_away(away=False)
     assert (await workshop.reaches(task, State.SUCCESS)).result == "done"

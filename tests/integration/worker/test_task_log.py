@@ -10,6 +10,7 @@ from codefleet.execution import task_log
 from codefleet.execution.task_log import TaskLog
 from codefleet.service import Stores
 from codefleet.storage.logs import LogChunk, first_line_of
+from tests.support.waiting import eventually
 
 
 class Store:
@@ -143,7 +144,12 @@ async def test_a_chunk_that_the_store_refuses_for_good_holds_up_neither_the_run_
     store.error = OverflowError("cannot be encoded")
     log = log_to(store)
     await asyncio.wait_for(write(log, ["bad"] * 20), 5)
-    await asyncio.sleep(0.3)
+
+    async def waiting() -> int:
+        return len(log._lines)
+
+    await eventually(waiting, until=lambda lines: lines == 0)
+    assert store.texts == []
     store.error = None
     await asyncio.wait_for(write(log, ["good"]), 5)
     await asyncio.wait_for(log.close(), 5)

@@ -101,10 +101,26 @@ def test_the_summary_says_only_what_is_known():
 
 def test_a_table_of_anything():
     items = [{"name": "q", "slots": 3, "labels": ["a", "b"]}, {"name": "r", "extra": {"x": 1}, "slots": None}]
-    head, first, second = shown(render.plain_table(items)).splitlines()
+    head, first, second = shown(render.plain_table(items, NOW)).splitlines()
     assert head.split() == ["NAME", "SLOTS", "LABELS", "EXTRA"]
     assert first.split() == ["q", "3", "a,", "b", "-"]
     assert second.split() == ["r", "-", "-", '{"x":1}']
+
+
+def test_times_in_a_table_are_ages_and_leave_no_blanks_at_the_end_of_a_line():
+    items = [
+        {"id": "w1", "heartbeat_at": "2026-01-01T10:04:58Z"},
+        {"id": "w2", "heartbeat_at": "2026-01-01T09:00:00.123456Z"},
+        {"id": "w3", "heartbeat_at": None},
+    ]
+    lines = shown(render.plain_table(items, NOW)).splitlines()
+    assert [line.split() for line in lines] == [
+        ["ID", "HEARTBEAT"],
+        ["w1", "2s", "ago"],
+        ["w2", "1h", "ago"],
+        ["w3", "-"],
+    ]
+    assert lines == [line.rstrip() for line in lines]
 
 
 def test_data_of_another_shape_is_refused():

@@ -132,18 +132,3 @@ async def test_too_few_answers_are_an_error_and_leave_nobody_waiting():
     async with asyncio.timeout(2):
         answers = await asyncio.gather(*(group.submit(item) for item in range(3)), return_exceptions=True)
     assert all(isinstance(answer, Exception) for answer in answers)
-
-
-async def test_drain_returns_when_everything_has_its_answer():
-    store = Store(held=True)
-    group = GroupCommit(store.commit, max_items=2, max_batches=1)
-    waiting = [asyncio.ensure_future(group.submit(item)) for item in range(0, 10, 2)]
-    await turns()
-    draining = asyncio.ensure_future(group.drain())
-    await turns()
-    assert not draining.done()
-    store.go_on.set()
-    await asyncio.wait_for(draining, 2)
-    await turns()
-    assert all(answer.done() for answer in waiting)
-    await GroupCommit(store.commit).drain()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from codefleet.domain.outcomes import Failed
-from codefleet.domain.retry import CRITICAL, RETRIABLE
+from codefleet.domain.retry import RETRIABLE
 from codefleet.tasktypes.context import RunStopped
 from codefleet.tasktypes.diagnostic import DiagnosticParameters, run_diagnostic
 
@@ -55,7 +55,7 @@ async def test_it_writes_its_lines_and_says_how_far_it_is():
 
 @pytest.mark.parametrize(
     ("fail", "classes"),
-    [("retriable", RETRIABLE), ("critical", CRITICAL), ("permanent", {"validation"})],
+    [("retriable", RETRIABLE), ("critical", {"system_failure"}), ("permanent", {"validation"})],
 )
 async def test_it_fails_as_often_as_it_is_told(fail: Any, classes: Any):
     for attempt, fails in ((1, True), (2, True), (3, False)):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from codefleet.domain.paths import PathNotAllowedError, check_lexically, check_really
+from codefleet.paths import PathNotAllowedError, check_as_seen_here, check_lexically, check_really
 
 ROOTS = [Path("/srv/a"), Path("/data/work")]
 
@@ -34,7 +34,7 @@ def test_paths_under_a_root_are_accepted(path: str):
     ],
 )
 def test_everything_else_is_refused_naming_the_field(path: str):
-    for check in (check_lexically, check_really):
+    for check in (check_as_seen_here, check_lexically, check_really):
         with pytest.raises(PathNotAllowedError) as refused:
             check(path, ROOTS, field="work_directory")
         assert refused.value.details["field"] == "work_directory"
@@ -84,3 +84,21 @@ def test_links_in_a_circle_are_refused(root: Path):
 
 def test_a_path_that_does_not_exist_yet_is_judged_by_where_it_would_be(root: Path):
     assert check_really(str(root / "new" / "deep"), [root], field="f") == root / "new" / "deep"
+
+
+def test_a_directory_that_this_machine_does_not_have_is_left_to_the_executor(tmp_path):
+    path = str(tmp_path / "elsewhere")
+    assert str(check_as_seen_here(path, [tmp_path], field="work_directory")) == path
+
+
+def test_what_this_machine_can_see_is_refused_at_once(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(outside)
+    (root / "loop").symlink_to(root / "loop")
+    (root / "file").touch()
+    for name in ("link", "loop", "file"):
+        with pytest.raises(PathNotAllowedError):
+            check_as_seen_here(str(root / name), [root], field="work_directory")

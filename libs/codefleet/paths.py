@@ -1,5 +1,6 @@
 """Which directories tasks may work in. Lexical and real checks; what is checked is what is used."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,21 @@ def check_lexically(path: str, roots: Iterable[Path], *, field: str) -> Path:
     if ".." in candidate.parts:
         raise PathNotAllowedError(field, "a path must not contain '..'")
     return _under_a_root(candidate, roots, field)
+
+
+def check_as_seen_here(path: str, roots: Iterable[Path], *, field: str) -> Path:
+    """The path as given, refused as far as this machine can tell: the directory may exist on the executor's only.
+
+    Raises:
+        PathNotAllowedError: as `check_lexically`; or it exists here and is not a directory or leads out of every root.
+    """
+    roots = list(roots)
+    candidate = check_lexically(path, roots, field=field)
+    if os.path.lexists(candidate):
+        real = check_really(path, roots, field=field)
+        if real.exists() and not real.is_dir():
+            raise PathNotAllowedError(field, f"{path!r} is not a directory")
+    return candidate
 
 
 def check_really(path: str, roots: Iterable[Path], *, field: str) -> Path:
