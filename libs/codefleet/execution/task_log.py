@@ -1,6 +1,7 @@
 """A run's log on its way to the log store: gathered for a moment, capped, and never lost silently."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -48,7 +49,7 @@ class TaskLog:
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._closed = False
+        self._closed = asyncio.Event()
         self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
     @property
@@ -73,7 +74,7 @@ class TaskLog:
         """Returns when everything written is durable or the store has been away for too long."""
         if self._cut_lines:
             self._append("system", f"… the log is full: {self._cut_lines} further lines were not stored")
-        self._closed = True
+        self._closed.set()
         self._wake.set()
         await asyncio.wait({self._writer})
 
@@ -91,16 +92,21 @@ class TaskLog:
             self._wake.set()
 
     async def _write_all(self) -> None:
-        while not (self._closed and not self._lines):
+        while not (self._closed.is_set() and not self._lines):
             await self._wake.wait()
-            if not self._closed:
-                await asyncio.sleep(_FLUSH_SECONDS)
+            await self._gather()
             self._wake.clear()
             while self._lines:
                 await self._store(self._next_chunk())
             self._flushed()
-            if self._closed:
+            if self._closed.is_set():
                 self._wake.set()
+
+    async def _gather(self) -> None:
+        """Lets more lines come for a moment, unless none will."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._closed.wait()
 
     def _next_chunk(self) -> list[LogLine]:
         characters = 0
