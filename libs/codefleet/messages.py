@@ -6,10 +6,15 @@ import msgspec
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that was given to a worker under an epoch; worthless once the task has another."""
+    """A task that was given to a worker under an epoch; worthless once the task has another.
+
+    It tells what the worker needs to claim the task without reading it first: how often it was attempted, and its type.
+    """
 
     task_id: str
     epoch: int
+    attempt: int
+    type: str
 
 
 class Grants(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,15 @@ from codefleet.messages import (
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
-        (Grants(grants=[Grant(task_id="a", epoch=1), Grant(task_id="b", epoch=2)]), Grants),
+        (
+            Grants(
+                grants=[
+                    Grant(task_id="a", epoch=1, attempt=0, type="agent"),
+                    Grant(task_id="b", epoch=2, attempt=0, type="agent"),
+                ]
+            ),
+            Grants,
+        ),
         (Grants(grants=[]), Grants),
         (InboxFilled(), Control),
         (CancelRequested(task_id="a"), Control),

@@ -21,6 +21,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
         actor: who causes it (`user:…`, `worker:…`, `scheduler`).
         fields: other fields that change with it, as stored names (dots reach into documents).
         appends: values pushed onto lists.
+        worker_id: if given, the move is made only while this worker has the task.
         lease_as_of: if given, the move is made only while the lease has not been renewed since.
         renews_lease: the same write starts or renews the lease.
     """
@@ -33,6 +34,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     fields: dict[str, Any] = {}
     appends: dict[str, Any] = {}
+    worker_id: str | None = None
     lease_as_of: datetime | None = None
     renews_lease: bool = False
     id: str = msgspec.field(default_factory=lambda: uuid4().hex)

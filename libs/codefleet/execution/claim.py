@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from codefleet.clock import utc_now
@@ -14,6 +17,8 @@ from codefleet.errors import UnavailableError
 from codefleet.messages import Grant
 from codefleet.storage.tasks import TaskRepository
 from codefleet.tasktypes.registry import TASK_TYPES
+
+Answer = TypeVar("Answer")
 
 _RETRY_SECONDS = 0.2
 
@@ -31,63 +36,76 @@ async def claim(grants: list[Grant], worker_id: str, tasks: TaskRepository, *, u
     Raises:
         UnavailableError: MongoDB is away; what was granted runs out and is granted again.
     """
-    epochs = {grant.task_id: grant.epoch for grant in grants}
-    found = await tasks.get_many(list(epochs))
-    valid = [task for task in found if task.epoch == epochs[task.task_id] and task.worker_id == worker_id]
-    received = [task for task in valid if task.state is State.RECEIVED]
-    claiming = (_claim(task, worker_id, tasks, until) for task in received)
-    claimed = await asyncio.gather(*claiming, return_exceptions=True)
-    for task, answer in zip(received, claimed, strict=True):
-        if isinstance(answer, BaseException):
-            log.warning("grant not claimed", task_id=task.task_id, reason=str(answer))
-    stale = len(grants) - len(received) + claimed.count(None)
-    if stale:
-        log.info("stale grants refused", count=stale)
-    return [task for task in claimed if isinstance(task, Task)]
+    # Read and written at the same time: whoever's claim took effect owns what was read, whichever came first.
+    found, claims = await asyncio.gather(
+        _insistently(lambda: tasks.get_many([grant.task_id for grant in grants]), until),
+        asyncio.gather(*(_claim(grant, worker_id, tasks, until) for grant in grants), return_exceptions=True),
+    )
+    by_id = {task.task_id: task for task in found}
+    claimed = []
+    for grant, claim_ in zip(grants, claims, strict=True):
+        if isinstance(claim_, BaseException):
+            log.warning("grant not claimed", task_id=grant.task_id, reason=str(claim_))
+        elif claim_ is None:
+            log.info("stale grant refused", task_id=grant.task_id, epoch=grant.epoch)
+        elif (task := by_id.get(grant.task_id)) is not None:
+            claimed.append(claim_.applied_to(task))
+    return claimed
 
 
-async def _claim(task: Task, worker_id: str, tasks: TaskRepository, until: float) -> Task | None:
+class _Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim that took effect."""
+
+    state: State
+    epoch: int
+    attempt: Attempt
+
+    def applied_to(self, task: Task) -> Task:
+        """The task as the claim left it, however it was when it was read."""
+        task.state = self.state
+        task.epoch = self.epoch
+        task.attempt = self.attempt.number
+        task.session_id = self.attempt.session_id
+        task.attempts = [*(earlier for earlier in task.attempts if earlier.epoch != self.epoch), self.attempt]
+        return task
+
+
+async def _claim(grant: Grant, worker_id: str, tasks: TaskRepository, until: float) -> _Claim | None:
     now = utc_now()
     attempt = Attempt(
-        number=task.attempt + 1,
-        epoch=task.epoch,
+        number=grant.attempt + 1,
+        epoch=grant.epoch,
         worker_id=worker_id,
         started_at=now,
         session_id=str(uuid4()),
     )
     # A function has nothing to prepare: it runs from its claim.
-    type_ = TASK_TYPES.get(task.type)
+    type_ = TASK_TYPES.get(grant.type)
     runs_at_once = type_ is not None and type_.function is not None
     path = (State.RECEIVED, State.STARTED, State.RUNNING) if runs_at_once else (State.RECEIVED, State.STARTED)
+    first = {"started_at": now} if attempt.number == 1 else {}
     transition = Transition(
-        task_id=task.task_id,
+        task_id=grant.task_id,
         path=path,
-        epoch=task.epoch,
+        epoch=grant.epoch,
+        worker_id=worker_id,
         cause="claimed by its worker",
         actor=f"worker:{worker_id}",
         attempt=attempt.number,
-        fields={
-            "attempt": attempt.number,
-            "session_id": attempt.session_id,
-            "started_at": task.started_at or now,
-        },
+        fields={"attempt": attempt.number, "session_id": attempt.session_id, **first},
         appends={"attempts": attempt},
         renews_lease=True,
     )
-    if not await _applied(transition, tasks, until):
+    if not await _insistently(lambda: tasks.apply(transition), until):
         return None
-    task.state = path[-1]
-    task.attempt = attempt.number
-    task.session_id = attempt.session_id
-    task.attempts.append(attempt)
-    return task
+    return _Claim(state=path[-1], epoch=grant.epoch, attempt=attempt)
 
 
-async def _applied(transition: Transition, tasks: TaskRepository, until: float) -> bool:
+async def _insistently(call: Callable[[], Awaitable[Answer]], until: float) -> Answer:
     """Asks again while MongoDB is away: a claim that took effect unheard would leave its task with nobody."""
     while True:
         try:
-            return await tasks.apply(transition)
+            return await call()
         except UnavailableError:
             if time.monotonic() > until:
                 raise

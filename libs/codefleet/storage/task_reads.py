@@ -35,6 +35,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, rename={"task_id": "_
     state: State
     epoch: int
     attempt: int
+    type: str
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, rename={"task_id": "_id"}):

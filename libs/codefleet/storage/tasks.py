@@ -127,6 +127,8 @@ def _update(transition: Transition) -> UpdateOne:
     filter_: Raw = {"_id": transition.task_id, "state": transition.path[0]}
     if transition.epoch is not None:
         filter_["epoch"] = transition.epoch
+    if transition.worker_id is not None:
+        filter_["worker_id"] = transition.worker_id
     if transition.lease_as_of is not None:
         filter_["lease_renewed_at"] = transition.lease_as_of
     moves = [

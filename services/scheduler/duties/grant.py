@@ -66,7 +66,7 @@ class GrantDuty:
         inboxes: dict[str, list[Grant]] = defaultdict(list)
         for (task_id, worker_id), took_effect in zip(placed.items(), made, strict=True):
             if took_effect:
-                grant = Grant(task_id=task_id, epoch=candidates[task_id].epoch + 1)
+                grant = _grant_of(candidates[task_id])
                 self._occupancy.occupy(worker_id, task_id, grant.epoch)
                 inboxes[worker_id].append(grant)
         # From here on MongoDB knows: what is not announced runs out and is granted again.
@@ -97,3 +97,12 @@ class GrantDuty:
             self._notices.send(control_stream(self._prefix, worker_id), InboxFilled())
             for grant in grants:
                 self._notices.send(events_stream(self._prefix), TaskChanged(task_id=grant.task_id))
+
+
+def _grant_of(candidate: Candidate) -> Grant:
+    return Grant(
+        task_id=candidate.task_id,
+        epoch=candidate.epoch + 1,
+        attempt=candidate.attempt,
+        type=candidate.type,
+    )

@@ -18,7 +18,7 @@ WORKER = "executor-test"
 
 
 def grants(*task_ids: str) -> Grants:
-    return Grants(grants=[Grant(task_id=task_id, epoch=1) for task_id in task_ids])
+    return Grants(grants=[Grant(task_id=task_id, epoch=1, attempt=0, type="diagnostic") for task_id in task_ids])
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ class Workshop:
             renews_lease=True,
         )
         assert await self.truth.tasks.apply(transition)
-        return Grant(task_id=task.task_id, epoch=now.epoch + 1)
+        return Grant(task_id=task.task_id, epoch=now.epoch + 1, attempt=now.attempt, type=now.type)
 
     async def accept(self, *grants: Grant) -> None:
         await self.worker._accept(Grants(grants=list(grants)))

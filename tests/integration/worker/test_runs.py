@@ -64,10 +64,10 @@ async def test_a_grant_that_does_not_hold_is_refused(workshop: Workshop, which: 
     before = await workshop.task(task)
     await workshop.accept(
         {
-            "earlier epoch": Grant(task_id=task.task_id, epoch=0),
-            "later epoch": Grant(task_id=task.task_id, epoch=2),
+            "earlier epoch": Grant(task_id=task.task_id, epoch=0, attempt=0, type="agent"),
+            "later epoch": Grant(task_id=task.task_id, epoch=2, attempt=0, type="agent"),
             "another worker": grant,
-            "unknown task": Grant(task_id="unknown", epoch=1),
+            "unknown task": Grant(task_id="unknown", epoch=1, attempt=0, type="agent"),
         }[which],
     )
     await workshop.idle()
@@ -91,7 +91,7 @@ async def test_a_grant_delivered_many_times_is_run_once(workshop: Workshop):
 
 async def test_one_stale_grant_does_not_hold_up_the_others_of_its_message(workshop: Workshop):
     task, grant = await workshop.granted()
-    await workshop.accept(Grant(task_id="unknown", epoch=1), grant)
+    await workshop.accept(Grant(task_id="unknown", epoch=1, attempt=0, type="agent"), grant)
     await workshop.reaches(task, State.RUNNING)
     workshop.agent.runs[0].end()
     await workshop.reaches(task, State.SUCCESS)
