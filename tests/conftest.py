@@ -1,6 +1,7 @@
 """What all tests share: real servers for the session, a database and a key prefix of its own for each test."""
 
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -12,6 +13,10 @@ import pytest
 from codefleet.embedded import EmbeddedServers
 from codefleet.service import Stores, open_stores
 from codefleet.settings import Settings
+
+# A shell starts what it runs in the background with SIGINT ignored, and so would be all that the tests start: there
+# Ctrl-C must do what it does for a person.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ class FleetDouble:
         self.lost_answers = 0
         self.reached, self.go_on = threading.Event(), threading.Event()
         self.hold = False
+        self.held = []
         self.stopped = threading.Event()
         self._server, self._port = None, 0
 
@@ -219,17 +220,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(": keep-alive\n\n")
         for place, (kind, number, data) in enumerate(events):
             if place == cut:
-                self._cut()
+                self._cut(name)
             identity = "" if number is None else f"id: {number}\n"
             self._chunk(f"{identity}event: {kind}\ndata: {json.dumps(data)}\n\n")
         if self.fleet.hold:
+            self.fleet.held.append(name)
             self.fleet.reached.set()
             self.fleet.go_on.wait(DEADLINE_SECONDS)
         self._chunk("event: end\ndata: {}\n\n")
         self._chunk("")
 
-    def _cut(self):
+    def _cut(self, name):
         if self.fleet.hold:
+            self.fleet.held.append(name)
             self.fleet.reached.set()
             self.fleet.stopped.wait(DEADLINE_SECONDS)
         raise _CutError

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -72,7 +73,11 @@ def test_a_restart_of_the_server_is_said_once(server, fleet, recorder):
     fleet.hold = True
 
     def restart():
-        fleet.reached.wait(DEADLINE_SECONDS)
+        # Both streams are under way when the server goes: otherwise they would lose it one after the other.
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while set(fleet.held) != {"logs", "events"} and time.monotonic() < deadline:
+            fleet.reached.wait(0.01)
+            fleet.reached.clear()
         fleet.hold = False
         fleet.stop()
         fleet.start()

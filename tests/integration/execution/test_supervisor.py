@@ -218,11 +218,12 @@ async def test_an_agent_inherits_no_ignored_or_blocked_signal(workshop, output_o
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         async with await launch(workshop.spec(("grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"))) as process:
-            masks = [text.split()[1] for text in await output_of(process)]
+            masks = [int(text.split()[1], 16) for text in await output_of(process)]
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         signal.signal(signal.SIGUSR1, old)
-    assert masks == ["0" * 16] * 2
+    # Signals 32 and 33 are the C library's own, and its posix_spawn, which make uses, leaves them ignored.
+    assert [mask & ~(0b11 << 31) for mask in masks] == [0, 0]
 
 
 async def test_nothing_is_left_open_in_this_process(workshop, output_of):
